@@ -1,0 +1,45 @@
+# Every target sets up what it needs by itself. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint bench docs clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.core
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/.dev ## .venv with everything development needs
+
+demo: $(VENV)/.core ## FedBuff, FADAS and FedEcho on digits under large delays
+	$(BIN)/fedecho compare configs/digits_large.toml --algorithms fedbuff,fadas,fedecho --seeds 0,1,2,3,4 --jobs 2
+
+test: $(VENV)/.dev ## the tests, without the slow ones
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev ## the engine's own cost
+	$(BIN)/python benchmarks/overhead.py
+
+docs: $(VENV)/.dev ## the API's pages, into build/docs
+	$(BIN)/pdoc --output-directory build/docs fedecho
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,153 @@
+"""What an aggregation rule is: hyperparameters on a frozen dataclass, its evolving state passed in and returned.
+
+The server calls `init` once; `select` whenever somebody could be given work; `receive` for every accepted update;
+`ready` after each event; and, when that says so, `aggregate`. A rule never sees a clock, a file, a network or a module.
+
+A whole rule, the average of whatever two clients send:
+
+>>> from dataclasses import dataclass, replace
+>>> @dataclass(frozen=True)
+... class Pairs(Algorithm):
+...     name = "pairs"
+...     def init(self, weights, clients):
+...         return Buffer(torch.zeros_like(weights))
+...     def receive(self, state, change):
+...         return replace(state, total=state.total + change.delta, count=state.count + 1)
+...     def ready(self, state, view):
+...         return state.count == 2
+...     def aggregate(self, state, weights, scale):
+...         return weights + scale * state.total / 2, self.init(weights, 0)
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..messages import Extra, View
+from ..rng import Key
+
+State: TypeAlias = Any
+"""An algorithm's own state: a tree of tensors, numbers, containers and dataclasses (see `fedecho.tree`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An accepted update, as a rule sees it.
+
+    Attributes:
+        client: who sent it.
+        staleness: τ, versions made since the one the client started from.
+        delta: Δ_i = x_i − x_{t−τ}, [d]: always against the version the client started from.
+        weights: x_i, [d], the client's model.
+        start: x_{t−τ}, [d], the version it started from.
+        current: x_t, [d], the server's model now.
+        buffers: [b], the client's buffers.
+        num_examples: n_i.
+        version: t, the server's version now.
+        extra: what the client rule reported.
+    """
+
+    client: int
+    staleness: int
+    delta: Tensor
+    weights: Tensor
+    start: Tensor
+    current: Tensor
+    buffers: Tensor
+    num_examples: int
+    version: int
+    extra: Extra = field(default_factory=dict)
+
+
+class ClientRule(Protocol):
+    """What a client does differently from plain local SGD. The learner applies it."""
+
+    def direct(self, gradient: Tensor, weights: Tensor, start: Tensor, extra: Extra) -> None:
+        """Turn the gradient at `weights` into the step's direction, in place ([d] each). `extra` came with the task."""
+        ...
+
+    def report(self, start: Tensor, weights: Tensor, steps: int, lr: float, extra: Extra) -> Extra:
+        """What goes back to the server beside the model."""
+        ...
+
+
+class Algorithm(abc.ABC):
+    """The interface of an aggregation rule: implement it in a leaf, tweak a rule by wrapping it."""
+
+    name: ClassVar[str]
+    """The name it is found by."""
+    citation: ClassVar[str] = ""
+    """BibTeX."""
+    client_rule: ClientRule | None = None
+    """What clients do differently, if anything."""
+
+    @abc.abstractmethod
+    def init(self, weights: Tensor, clients: int) -> State:
+        """The state before the first update; `weights` [d] is the initial model, `clients` is N."""
+
+    @abc.abstractmethod
+    def receive(self, state: State, change: Change) -> State:
+        """Take an accepted update."""
+
+    @abc.abstractmethod
+    def ready(self, state: State, view: View) -> bool:
+        """Is it time to aggregate?"""
+
+    @abc.abstractmethod
+    def aggregate(self, state: State, weights: Tensor, scale: float) -> tuple[Tensor, State]:
+        """The next model from the current one, x_t [d]; `scale` is the server step schedule's factor."""
+
+    def select(self, state: State, view: View, key: Key) -> Sequence[int]:
+        """Who works next, of `view.idle`. By default as many as there are slots, uniformly at random."""
+        return sample(view.idle, view.slots, key)
+
+    def task_extra(self, state: State, client: int) -> Extra:
+        """What a task for this client carries beside the model."""
+        return {}
+
+    def too_late(self, staleness: int) -> bool:
+        """Refuse an update for its lateness alone?"""
+        return False
+
+    def deadline_s(self, state: State, view: View) -> float | None:
+        """A time at which `ready` should be asked although nothing arrived."""
+        return None
+
+    def abandon(self, state: State, view: View) -> Iterable[int]:
+        """Tasks in flight, by id, that are not awaited any more after an aggregation."""
+        return ()
+
+    def mix_buffers(self, state: State, current: Tensor, arrived: Tensor) -> Tensor:
+        """The next model's buffers [b], from the current ones and the mean of those that arrived since. `state` is the
+        state before the aggregation."""
+        return arrived
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """The state of a rule that sums changes until there are enough."""
+
+    total: Tensor
+    count: int = 0
+
+
+def sample(pool: Sequence[int], k: int, key: Key) -> list[int]:
+    """`k` of `pool` (all of it when it holds fewer), uniformly at random without replacement, in O(k)."""
+    n = len(pool)
+    moved: dict[int, int] = {}  # a Fisher-Yates shuffle that touches only the first k places
+    chosen = []
+    for i in range(min(k, n)):
+        j = i + key.below(n - i, i)
+        chosen.append(pool[moved.get(j, j)])
+        moved[j] = moved.get(i, i)
+    return chosen
+
+
+def zeros(weights: Tensor) -> Tensor:
+    return torch.zeros_like(weights)

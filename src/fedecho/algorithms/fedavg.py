@@ -1,0 +1,80 @@
+"""Federated averaging: the synchronous reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ..messages import View
+from ..rng import Key
+from .base import Algorithm, Change, sample, zeros
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Σ n_i·Δ_i and Σ n_i of the round so far."""
+
+    total: Tensor
+    examples: int = 0
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class FedAvg(Algorithm):
+    r"""The synchronous reference: x ← x + η·Σ_i (n_i/n)·Δ_i over a cohort that everybody waits for.
+
+    McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data*, AISTATS
+    2017 (arXiv 1602.05629), Algorithm 1. Over-selection and deadline: Bonawitz et al., MLSys 2019 (arXiv 1902.01046).
+
+    Attributes:
+        cohort: clients whose updates are averaged in a round.
+        lr: η, the server step; the paper's is 1.
+        over_selection: fraction of the cohort asked in addition; a round ends with the first `cohort` answers and the
+            others are told to stop. Bonawitz et al. used 0.3.
+        round_deadline_s: a round also ends this long after it began, with whoever has answered by then; with nobody, at
+            the first answer. 0: no deadline.
+    """
+
+    name = "fedavg"
+    citation = (
+        "@inproceedings{mcmahan2017communication, title={Communication-Efficient Learning of Deep Networks from "
+        "Decentralized Data}, author={McMahan, Brendan and Moore, Eider and Ramage, Daniel and Hampson, Seth and "
+        'y Arcas, Blaise Ag{\\"u}era}, booktitle={AISTATS}, year={2017}}'
+    )
+    cohort: int = 10
+    lr: float = 1.0
+    over_selection: float = 0.0
+    round_deadline_s: float = 0.0
+
+    def init(self, weights: Tensor, clients: int) -> Cohort:
+        return Cohort(zeros(weights))
+
+    def select(self, state: Cohort, view: View, key: Key) -> Sequence[int]:
+        wanted = math.ceil(self.cohort * (1 + self.over_selection))
+        if not view.in_flight and state.count == 0:
+            return sample(view.idle, wanted, key)
+        missing = self.cohort - state.count - len(view.in_flight)  # replace those that were lost
+        return sample(view.idle, max(missing, 0), key)
+
+    def receive(self, state: Cohort, change: Change) -> Cohort:
+        total = state.total + change.num_examples * change.delta
+        return replace(state, total=total, examples=state.examples + change.num_examples, count=state.count + 1)
+
+    def ready(self, state: Cohort, view: View) -> bool:
+        if state.count == 0:
+            return False
+        deadline = self.deadline_s(state, view)
+        return state.count >= self.cohort or (deadline is not None and view.now_s >= deadline)
+
+    def deadline_s(self, state: Cohort, view: View) -> float | None:
+        issued = [task.issued_at_s for task in view.in_flight.values()]
+        return min(issued) + self.round_deadline_s if self.round_deadline_s and issued else None
+
+    def aggregate(self, state: Cohort, weights: Tensor, scale: float) -> tuple[Tensor, Cohort]:
+        return weights + (scale * self.lr / state.examples) * state.total, Cohort(zeros(weights))
+
+    def abandon(self, state: Cohort, view: View) -> Iterable[int]:
+        return tuple(view.in_flight)

@@ -1,0 +1,286 @@
+"""The command line. The only room that prints."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from . import __version__, registry
+from .compare import Job, Row, Spread, do_all, plan, summarize
+from .config import Config, read_toml
+from .data import fetch, partition, sources, unlabeled
+from .errors import ConfigError, FedechoError
+from .experiment import Interrupted, Result, Setup, replay, resume, run, scratch
+from .learning.models import MODELS
+from .population import names as population_names
+from .transports.executors import EXECUTORS
+
+HEADER = " virtual_s   wall_s  version  updates  stale_mean  stale_max  accuracy    slow    loss"
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """One evaluation as a fixed-width line under HEADER."""
+    slow = row["slow_client_accuracy"]
+    return (
+        f"{row['virtual_time_s']:10.1f} {row['wall_s']:8.1f} {row['version']:8d} {row['updates']:8d} "
+        f"{row['staleness_mean']:11.2f} {row['staleness_max']:10d} {row['accuracy']:9.4f} "
+        f"{'      –' if slow is None else f'{slow:7.4f}'} {row['loss']:7.3f}"
+    )
+
+
+class Screen:
+    """Shows a run: the table on `out`, a bar on standard error while that is a terminal."""
+
+    def __init__(self, table: bool) -> None:
+        self._table = table
+        self._headed = False
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Screen:
+        console = Console(stderr=True)
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+            self._progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def started(self, setup: Setup) -> None:
+        if self._progress is not None:
+            self._task = self._progress.add_task(setup.config.method, total=1.0)
+
+    def progressed(self, setup: Setup) -> None:
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=setup.server.progress)
+
+    def evaluated(self, row: Mapping[str, Any]) -> None:
+        if self._table:
+            if not self._headed:
+                print(HEADER)
+                self._headed = True
+            print(line(row), flush=True)
+
+
+def _summary(result: Result) -> str:
+    r = result
+    slow = "" if r.slow_client_accuracy is None else f", slow clients {r.slow_client_accuracy:.4f}"
+    where = "" if r.run_dir is None else f"; records in {r.run_dir}"
+    return (
+        f"{r.algorithm} on {r.dataset}, seed {r.seed}: accuracy {r.final_accuracy:.4f} (mean of the last five "
+        f"evaluations), best {r.best_accuracy:.4f}{slow}; {r.updates} updates, {r.versions} versions, "
+        f"{r.virtual_time_s:.0f} virtual s, {r.wall_s:.1f} s; model {r.model_sha256[:12]}{where}"
+    )
+
+
+def _run(given: argparse.Namespace) -> int:
+    config = Config.load(given.config, given.algorithm, given.set)
+    with Screen(table=not given.json) as screen:
+        result = run(config, given.out, screen)
+    _tell(result.to_dict() if given.json else _summary(result))
+    return 0
+
+
+def _resume(given: argparse.Namespace) -> int:
+    with Screen(table=not given.json) as screen:
+        result = resume(given.run_dir, screen)
+    _tell(result.to_dict() if given.json else _summary(result))
+    return 0
+
+
+def _replay(given: argparse.Namespace) -> int:
+    with Screen(table=False) as screen:
+        found = replay(given.run_dir, screen)
+    if given.json:
+        _tell(dataclasses.asdict(found))
+    elif found.matches:
+        _tell(f"{found.updates} updates replayed: the model matches the recorded one ({found.model_sha256[:12]})")
+    else:
+        _tell(f"the replayed model {found.model_sha256[:12]} differs from the recorded {found.recorded_sha256[:12]}")
+    return 0 if found.matches else 1
+
+
+def _compare(given: argparse.Namespace) -> int:
+    methods = _names(given.algorithms, "--algorithms")
+    seeds = _numbers(given.seeds)
+    with scratch() as temporary:
+        out = Path(given.out or temporary)
+        jobs = plan(read_toml(given.config), methods, seeds, given.set, out)
+        by_method: dict[str, dict[int, Result]] = {method: {} for method in methods}
+
+        def finished(job: Job, result: Result) -> None:
+            if not given.json:
+                kept = result.final_accuracy
+                print(f"{job.label:16} seed {job.seed:<4} accuracy {kept:.4f}  {result.wall_s:6.1f} s", flush=True)
+
+        results = do_all(jobs, given.jobs, finished)
+        for job, result in zip(jobs, results, strict=True):
+            by_method[job.label][job.seed] = result
+    rows = summarize(by_method, given.reference or methods[-1])
+    if given.json:
+        table = [{**dataclasses.asdict(row), "verdict": row.verdict} for row in rows]
+        _tell({"rows": table, "runs": [result.to_dict() for result in results]})
+    else:
+        _tell("\n" + compare_table(rows, given.reference or methods[-1]))
+    return 0
+
+
+def compare_table(rows: Sequence[Row], reference: str) -> str:
+    """Mean ± standard deviation over seeds, and paired differences to `reference`."""
+
+    def spread(value: Spread | None) -> str:
+        return "–" if value is None else f"{value.mean:.4f} ± {value.std:.4f}"
+
+    columns = f"{'method':16} {'accuracy':17} {'best':17} {'slow clients':17} {'s a run':>8}"
+    lines = [f"{columns}  paired difference to {reference}"]
+    for row in rows:
+        gap, d = "", row.difference
+        if d is not None:
+            gap = f"{d.mean:+.4f} ± {d.standard_error:.4f} (standard error): {row.verdict}"
+        columns = f"{row.label:16} {spread(row.final):17} {spread(row.best):17} {spread(row.slow):17}"
+        lines.append(f"{columns} {row.wall.mean:8.1f}  {gap}".rstrip())
+    seeds = rows[0].final.n
+    about = f"mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}"
+    lines.append(f"{about}; accuracy is the mean of the last five evaluations")
+    return "\n".join(lines)
+
+
+def _list(given: argparse.Namespace) -> int:
+    rooms: dict[str, dict[str, str]] = {
+        "algorithms": {name: _first_line(cls) for name, cls in registry.algorithm_classes().items()}
+        | {alias: f"= {method}" for alias, method in registry.ALIASES.items()},
+        "refine": {name: _first_line(cls) for name, cls in registry.stage_classes().items()},
+        "datasets": dict.fromkeys(sources.names(), ""),
+        "partitions": dict.fromkeys(partition.schemes(), ""),
+        "unlabeled": dict.fromkeys(unlabeled.kinds(), ""),
+        "models": {name: _first_line(cls) for name, cls in MODELS.items()},
+        "populations": dict.fromkeys(population_names(), ""),
+        "executors": {name: _first_line(cls) for name, cls in EXECUTORS.items()},
+    }
+    if given.what is not None and given.what not in rooms:
+        raise ConfigError(f"there is no list of {given.what!r}; there are {', '.join(rooms)}")
+    for room, entries in rooms.items():
+        if given.what in (None, room):
+            print(room)
+            for name, about in entries.items():
+                print(f"  {name:18} {about}".rstrip())
+    return 0
+
+
+def _first_line(cls: Any) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0].replace("\\", "") if cls.__doc__ else ""
+
+
+def _data_fetch(given: argparse.Namespace) -> int:
+    for name in given.names:
+        print(f"{name}: {fetch.fetch(name)}", flush=True)
+    return 0
+
+
+def _names(text: str, option: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(f"{option} is {text!r}; give different names separated by commas")
+    return names
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(name) for name in _names(text, "--seeds")]
+    except ValueError:
+        raise ConfigError(f"--seeds is {text!r}; give whole numbers separated by commas, for example 0,1,2") from None
+
+
+def _tell(what: str | Mapping[str, Any]) -> None:
+    print(what if isinstance(what, str) else json.dumps(what, indent=2))
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="fedecho",
+        description="Asynchronous federated learning that learns from its stragglers (arXiv 2511.19966).",
+    )
+    top.add_argument("--version", action="version", version=f"fedecho {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, act: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=about, description=about)
+        made.set_defaults(act=act)
+        return made
+
+    def configured(made: argparse.ArgumentParser) -> None:
+        made.add_argument("config", metavar="CONFIG.toml")
+        made.add_argument(
+            "--set", action="append", default=[], metavar="table.key=value", help="change one setting; may be repeated"
+        )
+
+    def json_too(made: argparse.ArgumentParser) -> None:
+        made.add_argument(
+            "--json", action="store_true", help="one JSON document on standard output, nothing else there"
+        )
+
+    made = command("run", _run, "Run one experiment: a table of evaluations, then a summary line.")
+    configured(made)
+    made.add_argument("--algorithm", metavar="NAME", help="a method: an algorithm, base+stage, or a [variants] name")
+    made.add_argument("--out", metavar="RUN_DIR", help="keep the records here; without it nothing is kept")
+    json_too(made)
+
+    made = command("compare", _compare, "Run methods × seeds in parallel; print mean ± std and paired differences.")
+    configured(made)
+    made.add_argument("--algorithms", required=True, metavar="a,b,c")
+    made.add_argument("--seeds", default="0,1,2", metavar="0,1,2")
+    made.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once")
+    made.add_argument("--out", metavar="DIR", help="keep the runs here; a second call continues where this one stopped")
+    made.add_argument("--reference", metavar="NAME", help="whom the others are compared with (default: the last)")
+    json_too(made)
+
+    made = command("resume", _resume, "Continue a stopped run; the result equals that of an uninterrupted one.")
+    made.add_argument("run_dir", metavar="RUN_DIR")
+    json_too(made)
+
+    made = command("replay", _replay, "Recompute a run's model from its recorded events and say whether it matches.")
+    made.add_argument("run_dir", metavar="RUN_DIR")
+    json_too(made)
+
+    made = command("list", _list, "What there is to choose from.")
+    made.add_argument("what", nargs="?", metavar="algorithms|refine|datasets|models|populations|executors|…")
+
+    data = commands.add_parser("data", help="Real data sets.").add_subparsers(required=True, metavar="fetch")
+    made = data.add_parser("fetch", help="Fetch data sets into the cache, checked against SHA-256.")
+    made.add_argument("names", nargs="+", metavar="NAME", help=", ".join(fetch.names()))
+    made.set_defaults(act=_data_fetch)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code: 0, 1 (a replay that differs, a failure), 2 (bad input), 130 (stopped)."""
+    given = parser().parse_args(arguments)
+    if getattr(given, "jobs", 1) < 1:
+        print(f"fedecho: --jobs is {given.jobs}; give 1 or more", file=sys.stderr)
+        return 2
+    try:
+        return int(given.act(given))
+    except Interrupted as stopped:
+        print(f"fedecho: {stopped}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        return 130
+    except FedechoError as fault:
+        for text in str(fault).splitlines():
+            print(f"fedecho: {text}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

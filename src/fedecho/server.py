@@ -1,0 +1,523 @@
+"""The server and the one loop that drives it. No clock, no thread, no socket, no file.
+
+    events in  ──►  Server.handle  ──►  commands out (to the transport), facts (to the records)
+
+`serve` is the only loop in the project. A transport carries tasks out and brings events back; a journal makes each
+event durable before it counts. Everything the server is can be taken as a value (`snapshot`) and put back (`restore`);
+after that, `start` asks the transport again for whatever was in flight, so a transport has nothing of its own to save.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from .algorithms.base import Algorithm, Change, State
+from .errors import ConfigError
+from .messages import (
+    Arrived,
+    Cancel,
+    Command,
+    Dispatch,
+    Event,
+    Extra,
+    Fact,
+    Joined,
+    Left,
+    Lost,
+    Model,
+    Task,
+    Update,
+    View,
+    Wake,
+    WakeAt,
+)
+from .refine.base import Compute, Stage
+from .rng import Key
+from .schedules import Schedule
+
+
+class Transport(Protocol):
+    """Carries tasks to clients and brings back what happens to them."""
+
+    @property
+    def now_s(self) -> float: ...
+
+    def send(self, commands: Iterable[Command]) -> None: ...
+
+    def next(self) -> Event:
+        """The next event. Raises `Stalled`, saying why, when there can be none."""
+        ...
+
+
+class Journal(Protocol):
+    """Makes events durable and keeps the records."""
+
+    def accept(self, event: Event) -> None: ...
+
+    def commit(self, facts: Sequence[Fact]) -> None: ...
+
+
+def serve(server: Server, transport: Transport, journal: Journal) -> None:
+    """Drive `server` until it is done."""
+    commands, facts = server.start(transport.now_s)
+    journal.commit(facts)
+    transport.send(commands)
+    while not server.done:
+        event = transport.next()
+        journal.accept(event)
+        commands, facts = server.handle(event)
+        journal.commit(facts)
+        transport.send(commands)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a run ends: the first limit that is reached. At least one is needed.
+
+    Attributes:
+        updates: accepted updates.
+        versions: model versions made.
+        virtual_time_s: seconds of the transport's clock.
+    """
+
+    updates: int | None = None
+    versions: int | None = None
+    virtual_time_s: float | None = None
+
+    def progress(self, updates: int, versions: int, now_s: float) -> float:
+        """The fraction of the run that is done, by the limit that is nearest."""
+        pairs = ((updates, self.updates), (versions, self.versions), (now_s, self.virtual_time_s))
+        return max((done / limit for done, limit in pairs if limit), default=0.0)
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """What is common to all methods of a comparison: how many clients work at once, and what the server does besides.
+
+    Attributes:
+        concurrency: M_c, jobs in flight.
+        buffer_size: M, for every algorithm that has a buffer and is not given its own.
+        refill: "immediate": a freed slot gets new work at once (the M-th arrival's slot gets the new version);
+            "batch": slots are refilled M at a time after an aggregation, as in the FADAS authors' code.
+        schedule: factor on the server step size over the run.
+        client_schedule: factor on the clients' step size over the run.
+        ema: γ of an exponential average of the server's weights, x̃ ← γ·x̃ + (1−γ)·x_t after each aggregation, which is
+            then what is evaluated and exported (clients still get x_t); 0 is off.
+        max_change_norm: an update whose change has a larger L2 norm is refused as absurd.
+        aggregate_s: seconds of the clock charged for an aggregation.
+        predict_s: seconds charged for one inference pass over U where the server makes it.
+        refine_s: seconds charged for one run of a refine stage.
+    """
+
+    concurrency: int = 25
+    buffer_size: int = 5
+    refill: Literal["immediate", "batch"] = "immediate"
+    schedule: Schedule = field(default_factory=Schedule)
+    client_schedule: Schedule = field(default_factory=Schedule)
+    ema: float = 0.0
+    max_change_norm: float = 1e4
+    aggregate_s: float = 0.0
+    predict_s: float = 0.0
+    refine_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """All that changes while the server runs; a tree (see `fedecho.tree`)."""
+
+    model: Model
+    algorithm: State
+    stages: tuple[State, ...]
+    stage_runs: tuple[int, ...]
+    average: Tensor | None
+    arrived_buffers: Tensor
+    idle: list[int]
+    away: list[int]
+    event_s: float = 0.0
+    now_s: float = 0.0
+    busy_until_s: float = 0.0
+    updates: int = 0
+    refused: int = 0
+    since_aggregation: int = 0
+    next_task: int = 0
+    in_flight: dict[int, Task] = field(default_factory=dict)
+    versions: dict[int, Model] = field(default_factory=dict)
+    timers: list[float] = field(default_factory=list)
+    started: bool = False
+
+
+class Server:
+    """An asynchronous federated server: one algorithm, any number of refine stages.
+
+    Args:
+        algorithm: the aggregation rule.
+        model: the initial model (version 0).
+        clients: N; clients are numbered from 0 and all present until a `Left` says otherwise.
+        key: where the server's random draws come from.
+        stop: when the run ends.
+        config: concurrency, refill, schedules, limits.
+        stages: refine stages, run in this order after an aggregation.
+        compute: does the stages' learning; required with stages.
+        outputs: the shape of a client's predictions on U, [|U|, C]; others are refused.
+        away: clients that are not there at the start.
+
+    Raises:
+        ConfigError: when no aggregation could ever happen.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        model: Model,
+        clients: int,
+        key: Key,
+        stop: Stop,
+        config: ServerConfig | None = None,
+        stages: Sequence[Stage] = (),
+        compute: Compute | None = None,
+        outputs: tuple[int, ...] | None = None,
+        away: Iterable[int] = (),
+    ) -> None:
+        config = config or ServerConfig()
+        if stages and compute is None:
+            raise ConfigError("a refine stage needs somebody to compute: give `compute`")
+        self.algorithm = algorithm
+        self.clients = clients
+        self.stop = stop
+        self.config = config
+        self.stages = tuple(stages)
+        self._compute = compute
+        self._outputs = outputs
+        self._key = key
+        absent = set(away)
+        idle = [client for client in range(clients) if client not in absent]
+        self._place = {client: place for place, client in enumerate(idle)}  # client to its place in the idle list
+        self._holds: Counter[int] = Counter()  # version to the number of jobs in flight that started from it
+        self.ledger = Ledger(
+            model=model,
+            algorithm=algorithm.init(model.weights, clients),
+            stages=tuple(stage.init(clients) for stage in self.stages),
+            stage_runs=(0,) * len(self.stages),
+            average=model.weights if config.ema else None,
+            arrived_buffers=torch.zeros_like(model.buffers),
+            idle=idle,
+            away=sorted(absent),
+            versions={model.version: model},
+        )
+
+    # -- what can be read from outside
+
+    @property
+    def model(self) -> Model:
+        """The current model, x_t: what clients are sent."""
+        return self.ledger.model
+
+    @property
+    def output(self) -> Model:
+        """The model the run is judged by: x_t, or the average of the server's weights where `ema` asks for it."""
+        average = self.ledger.average
+        return self.model if average is None else replace(self.model, weights=average)
+
+    @property
+    def done(self) -> bool:
+        return self.progress >= 1.0
+
+    @property
+    def progress(self) -> float:
+        """The fraction of the run that is done, in [0, 1]."""
+        ledger = self.ledger
+        return min(1.0, self.stop.progress(ledger.updates, ledger.model.version, ledger.now_s))
+
+    def snapshot(self) -> Ledger:
+        """All of the server's state as one tree; values in it are not changed later, containers are copied."""
+        ledger = self.ledger
+        return replace(
+            ledger,
+            idle=list(ledger.idle),
+            away=list(ledger.away),
+            in_flight=dict(ledger.in_flight),
+            versions=dict(ledger.versions),
+            timers=list(ledger.timers),
+        )
+
+    def restore(self, snapshot: Any) -> None:
+        """Go on from a `snapshot`. The algorithm and stages must be those that made it."""
+        self.ledger = snapshot
+        self._place = {client: place for place, client in enumerate(self.ledger.idle)}
+        self._holds = Counter(task.version for task in self.ledger.in_flight.values())
+
+    # -- the two entrances
+
+    def start(self, now_s: float) -> tuple[list[Command], list[Fact]]:
+        """What to send first: the first tasks, or after `restore` everything that was in flight, again."""
+        ledger = self.ledger
+        if ledger.started:
+            tasks = sorted(ledger.in_flight.values(), key=lambda task: task.id)
+            again: list[Command] = [Dispatch(task, ledger.versions[task.version]) for task in tasks]
+            return [*again, *(WakeAt(at_s) for at_s in ledger.timers)], []
+        ledger.started = True
+        ledger.event_s = ledger.now_s = ledger.busy_until_s = now_s
+        commands: list[Command] = []
+        facts: list[Fact] = []
+        if self.stop.virtual_time_s is not None:
+            self._wake_at(self.stop.virtual_time_s, commands)
+        self._hand_out(commands, facts)
+        return commands, facts
+
+    def handle(self, event: Event) -> tuple[list[Command], list[Fact]]:
+        """Take one event; answer with what to send and what happened."""
+        ledger = self.ledger
+        ledger.event_s = event.at_s
+        ledger.now_s = max(event.at_s, ledger.busy_until_s)  # what the server is charged for delays what comes next
+        ledger.busy_until_s = ledger.now_s
+        commands: list[Command] = []
+        facts: list[Fact] = []
+        if isinstance(event, Arrived):
+            self._arrived(event.update, facts)
+        elif isinstance(event, Lost):
+            self._lost(event, facts)
+        elif isinstance(event, Joined):
+            self._joined(event.client, facts)
+        elif isinstance(event, Left):
+            self._left(event.client, facts)
+        elif isinstance(event, Wake):
+            ledger.timers = [at_s for at_s in ledger.timers if at_s > event.at_s]
+        if self.done and not isinstance(event, Arrived):
+            return commands, facts
+        if self.algorithm.ready(ledger.algorithm, self._view()):
+            self._aggregate(commands, facts)
+        if not self.done:
+            self._hand_out(commands, facts)
+        return commands, facts
+
+    # -- events
+
+    def _arrived(self, update: Update, facts: list[Fact]) -> None:
+        ledger = self.ledger
+        task = ledger.in_flight.get(update.task)
+        if task is None:
+            known = 0 <= update.task < ledger.next_task
+            why = "already answered, lost or cancelled" if known else "unknown task"
+            ledger.refused += 1
+            facts.append(Fact("refuse", ledger.now_s, task=update.task, detail={"reason": why}))
+            return
+        start = ledger.versions[task.version]
+        staleness = ledger.model.version - task.version
+        reason = self._fault(update, start)
+        about: dict[str, Any] = {
+            "client": task.client,
+            "task": task.id,
+            "version": task.version,
+            "staleness": staleness,
+        }
+        if reason is not None:
+            ledger.refused += 1
+            facts.append(Fact("refuse", ledger.now_s, **about, detail={"reason": reason}))
+            self._release(task)
+            return
+        change = Change(
+            client=task.client,
+            staleness=staleness,
+            delta=update.weights - start.weights,
+            weights=update.weights,
+            start=start.weights,
+            current=ledger.model.weights,
+            buffers=update.buffers,
+            num_examples=update.num_examples,
+            version=ledger.model.version,
+            extra=update.extra,
+        )
+        self._hear(change, update)
+        if self.algorithm.too_late(staleness):
+            ledger.refused += 1
+            facts.append(Fact("refuse", ledger.now_s, **about, detail={"reason": "too late"}))
+        else:
+            ledger.algorithm = self.algorithm.receive(ledger.algorithm, change)
+            ledger.arrived_buffers = ledger.arrived_buffers + update.buffers
+            ledger.since_aggregation += 1
+            ledger.updates += 1
+            detail = {"num_examples": update.num_examples, "waited_s": ledger.now_s - task.issued_at_s}
+            facts.append(Fact("accept", ledger.now_s, **about, detail={**detail, **update.metrics}))
+        self._release(task)
+
+    def _fault(self, update: Update, start: Model) -> str | None:
+        """Why the server cannot use this update, if it cannot."""
+        for what, got, want in (
+            ("weights", update.weights, start.weights),
+            ("buffers", update.buffers, start.buffers),
+        ):
+            if got.shape != want.shape:
+                return f"{what} have shape {tuple(got.shape)}, not {tuple(want.shape)}"
+            if got.dtype != want.dtype:
+                return f"{what} have dtype {got.dtype}, not {want.dtype}"
+        norm = float(torch.linalg.vector_norm(update.weights - start.weights))
+        if not math.isfinite(norm):  # one pass finds NaN and infinity: either makes the norm not finite
+            return "weights are not finite"
+        if norm > self.config.max_change_norm:
+            return f"change has an absurd norm, {norm:.3g} > {self.config.max_change_norm:.3g}"
+        if not bool(torch.isfinite(update.buffers).all()):
+            return "buffers are not finite"
+        if update.num_examples < 1:
+            return f"num_examples is {update.num_examples}"
+        if self.stages and update.predictions is not None:
+            if self._outputs is not None and tuple(update.predictions.shape) != self._outputs:
+                return f"predictions have shape {tuple(update.predictions.shape)}, not {self._outputs}"
+            if not bool(torch.isfinite(update.predictions).all()):
+                return "predictions are not finite"
+        return None
+
+    def _hear(self, change: Change, update: Update) -> None:
+        """Tell the stages of an update, before its lateness is judged: lateness is what an echo is for."""
+        if not self.stages:
+            return
+        assert self._compute is not None
+        ledger, predictions = self.ledger, update.predictions
+        if predictions is None:
+            predictions = self._compute.predict(Model(change.version, update.weights, update.buffers))
+            self._charge(self.config.predict_s)
+        ledger.stages = tuple(
+            stage.on_update(state, change, predictions) for stage, state in zip(self.stages, ledger.stages, strict=True)
+        )
+
+    def _lost(self, event: Lost, facts: list[Fact]) -> None:
+        task = self.ledger.in_flight.get(event.task)
+        if task is None:  # it was cancelled, or answered after all
+            return
+        self._release(task)
+        about = {"client": task.client, "task": task.id, "version": task.version}
+        facts.append(Fact("lost", self.ledger.now_s, **about, detail={"reason": event.reason}))
+
+    def _joined(self, client: int, facts: list[Fact]) -> None:
+        ledger = self.ledger
+        if client in ledger.away:
+            ledger.away.remove(client)
+            if all(task.client != client for task in ledger.in_flight.values()):
+                self._add_idle(client)
+            facts.append(Fact("join", ledger.now_s, client=client))
+
+    def _left(self, client: int, facts: list[Fact]) -> None:
+        ledger = self.ledger
+        if client not in ledger.away:
+            ledger.away.append(client)
+            self._remove_idle(client)
+            facts.append(Fact("leave", ledger.now_s, client=client))
+
+    # -- aggregation
+
+    def _aggregate(self, commands: list[Command], facts: list[Fact]) -> None:
+        ledger = self.ledger
+        factor = self.config.schedule(self.progress)
+        before, current = ledger.algorithm, ledger.model
+        weights, ledger.algorithm = self.algorithm.aggregate(before, current.weights, factor)
+        buffers = current.buffers
+        if buffers.numel():
+            mean = ledger.arrived_buffers / ledger.since_aggregation
+            buffers = self.algorithm.mix_buffers(before, buffers, mean)
+        model = Model(current.version + 1, weights, buffers)
+        self._charge(self.config.aggregate_s)
+        detail: dict[str, float | str] = {"count": ledger.since_aggregation}
+        facts.append(Fact("aggregate", ledger.now_s, version=model.version, detail=detail))
+        model = self._refine(model, facts)
+        ledger.model = ledger.versions[model.version] = model
+        self._forget(current.version)
+        ledger.arrived_buffers = torch.zeros_like(ledger.arrived_buffers)
+        ledger.since_aggregation = 0
+        if ledger.average is not None:
+            ledger.average = model.weights.lerp(ledger.average, self.config.ema)
+        for task_id in self.algorithm.abandon(ledger.algorithm, self._view()):
+            task = ledger.in_flight[task_id]
+            self._release(task)
+            commands.append(Cancel(task_id))
+            facts.append(Fact("cancel", ledger.now_s, client=task.client, task=task.id, version=task.version))
+
+    def _refine(self, model: Model, facts: list[Fact]) -> Model:
+        ledger = self.ledger
+        states, runs = list(ledger.stages), list(ledger.stage_runs)
+        for i, stage in enumerate(self.stages):
+            if ledger.updates - runs[i] < stage.every:
+                continue
+            assert self._compute is not None
+            key = self._key.fold("refine", stage.name, model.version)
+            weights, states[i], detail = stage.after_aggregate(states[i], model, self._compute, key)
+            model, runs[i] = replace(model, weights=weights), ledger.updates
+            self._charge(self.config.refine_s)
+            facts.append(Fact("refine", ledger.now_s, version=model.version, detail={"stage": stage.name, **detail}))
+        ledger.stages, ledger.stage_runs = tuple(states), tuple(runs)
+        return model
+
+    # -- handing out work
+
+    def _view(self) -> View:
+        ledger = self.ledger
+        held = ledger.since_aggregation if self.config.refill == "batch" else 0
+        return View(
+            now_s=ledger.now_s,
+            version=ledger.model.version,
+            updates=ledger.updates,
+            clients=self.clients,
+            idle=ledger.idle,
+            in_flight=ledger.in_flight,
+            slots=self.config.concurrency - len(ledger.in_flight) - held,
+        )
+
+    def _hand_out(self, commands: list[Command], facts: list[Fact]) -> None:
+        ledger = self.ledger
+        chosen = self.algorithm.select(ledger.algorithm, self._view(), self._key.fold("select", ledger.next_task))
+        if chosen:
+            base = {"lr_scale": self.config.client_schedule(self.progress), "predict": float(bool(self.stages))}
+            for client in chosen:
+                extra: Extra = {**base, **self.algorithm.task_extra(ledger.algorithm, client)}
+                task = Task(ledger.next_task, client, ledger.model.version, ledger.busy_until_s, extra)
+                ledger.next_task += 1
+                ledger.in_flight[task.id] = task
+                self._holds[task.version] += 1
+                self._remove_idle(client)
+                commands.append(Dispatch(task, ledger.model))
+                facts.append(Fact("dispatch", task.issued_at_s, client=client, task=task.id, version=task.version))
+        deadline_s = self.algorithm.deadline_s(ledger.algorithm, self._view())
+        if deadline_s is not None:
+            self._wake_at(deadline_s, commands)
+
+    def _wake_at(self, at_s: float, commands: list[Command]) -> None:
+        if at_s > self.ledger.now_s and at_s not in self.ledger.timers:
+            self.ledger.timers.append(at_s)
+            commands.append(WakeAt(at_s))
+
+    def _charge(self, seconds: float) -> None:
+        self.ledger.busy_until_s += seconds
+
+    def _release(self, task: Task) -> None:
+        """The task is over: its client is idle again, and its version may be forgotten."""
+        del self.ledger.in_flight[task.id]
+        self._holds[task.version] -= 1
+        if task.client not in self.ledger.away:
+            self._add_idle(task.client)
+        self._forget(task.version)
+
+    def _forget(self, version: int) -> None:
+        """Drop a version that is neither current nor needed by a job in flight."""
+        if version != self.ledger.model.version and not self._holds[version]:
+            self.ledger.versions.pop(version, None)
+            self._holds.pop(version, None)
+
+    # The idle list supports O(1) removal by swapping with its end; its order follows from the order of events alone.
+
+    def _add_idle(self, client: int) -> None:
+        self._place[client] = len(self.ledger.idle)
+        self.ledger.idle.append(client)
+
+    def _remove_idle(self, client: int) -> None:
+        place = self._place.pop(client, None)
+        if place is None:
+            return
+        last = self.ledger.idle.pop()
+        if last != client:
+            self.ledger.idle[place] = last
+            self._place[last] = place

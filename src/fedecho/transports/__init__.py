@@ -1,0 +1,1 @@
+"""Transports carry tasks to clients and bring events back."""
