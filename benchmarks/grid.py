@@ -35,14 +35,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=100, help="not one of the seeds of the comparison")
     parser.add_argument("--updates", type=int, default=2500)
     parser.add_argument("--methods", default=",".join(GRID))
+    parser.add_argument("--set", action="append", default=[], metavar="table.key=value", help="for every run")
     given = parser.parse_args()
     tables = read_toml(given.config)
     tables.pop("variants", None)  # the choices that this search is there to make
     fixed = [
         f"experiment.seed={given.seed}",
         f"experiment.updates={given.updates}",
-        "experiment.eval_every=100",
+        f"experiment.eval_every={max(1, given.updates // 25)}",
         "experiment.evaluate=validation",
+        *given.set,
     ]
     jobs = []
     for method in given.methods.split(","):

@@ -45,8 +45,12 @@ def do(job: Job) -> Result:
 def do_all(jobs: Sequence[Job], processes: int, finished: Callable[[Job, Result], None] | None = None) -> list[Result]:
     """All jobs, at most `processes` at once; `finished` hears of each as it ends. Results in the order of `jobs`."""
     results: dict[int, Result] = {}
-    # spawn, because a forked child would inherit torch's threads in an undefined state
-    context = multiprocessing.get_context("spawn")
+    # A fresh process for each run, forked from one that has imported everything but started no thread: a plain fork
+    # would inherit torch's threads in an undefined state, and a spawn would import torch anew every time.
+    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(kind)
+    if kind == "forkserver":
+        context.set_forkserver_preload(["fedecho.compare"])
     with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, max_tasks_per_child=1) as pool:
         futures = {pool.submit(do, job): place for place, job in enumerate(jobs)}
         try:
