@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,15 +34,19 @@ def line(row: Mapping[str, Any]) -> str:
     return (
         f"{row['virtual_time_s']:10.1f} {row['wall_s']:8.1f} {row['version']:8d} {row['updates']:8d} "
         f"{row['staleness_mean']:11.2f} {row['staleness_max']:10d} {row['accuracy']:9.4f} "
-        f"{'      –' if slow is None else f'{slow:7.4f}'} {row['loss']:7.3f}"
+        f"{'      –' if slow is None else f'{slow:7.4f}'} {row['loss']:{'7.3f' if row['loss'] < 1000 else '7.1e'}}"
     )
 
 
 class Screen:
-    """Shows a run: the table on `out`, a bar on standard error while that is a terminal."""
+    """Shows a run: the table on standard output, a bar on standard error while that is a terminal.
+
+    Without the table, whatever else prints meanwhile (a user's own model or data set) prints on standard error.
+    """
 
     def __init__(self, table: bool) -> None:
         self._table = table
+        self._quiet = contextlib.nullcontext() if table else contextlib.redirect_stdout(sys.stderr)
         self._headed = False
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -49,11 +55,19 @@ class Screen:
         console = Console(stderr=True)
         if console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-            self._progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+            self._progress = Progress(
+                *columns,
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+                redirect_stdout=sys.stdout.isatty(),  # else a table sent to a file would come out on the terminal
+            )
             self._progress.start()
+        self._quiet.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._quiet.__exit__(None, None, None)
         if self._progress is not None:
             self._progress.stop()
 
@@ -85,9 +99,8 @@ def _summary(result: Result) -> str:
 
 
 def _run(given: argparse.Namespace) -> int:
-    config = Config.load(given.config, given.algorithm, given.set)
     with Screen(table=not given.json) as screen:
-        result = run(config, given.out, screen)
+        result = run(Config.load(given.config, given.algorithm, given.set), given.out, screen)
     _tell(result.to_dict() if given.json else _summary(result))
     return 0
 
@@ -114,9 +127,12 @@ def _replay(given: argparse.Namespace) -> int:
 def _compare(given: argparse.Namespace) -> int:
     methods = _names(given.algorithms, "--algorithms")
     seeds = _numbers(given.seeds)
+    if given.reference not in (None, *methods):
+        raise ConfigError(f"--reference is {given.reference!r}; give one of {', '.join(methods)}")
     with scratch() as temporary:
         out = Path(given.out or temporary)
-        jobs = plan(read_toml(given.config), methods, seeds, given.set, out)
+        with Screen(table=not given.json):
+            jobs = plan(read_toml(given.config), methods, seeds, given.set, out)
         by_method: dict[str, dict[int, Result]] = {method: {} for method in methods}
 
         def finished(job: Job, result: Result) -> None:
@@ -124,7 +140,12 @@ def _compare(given: argparse.Namespace) -> int:
                 kept = result.final_accuracy
                 print(f"{job.label:16} seed {job.seed:<4} accuracy {kept:.4f}  {result.wall_s:6.1f} s", flush=True)
 
-        results = do_all(jobs, given.jobs, finished)
+        try:
+            results = do_all(jobs, given.jobs, finished)
+        except (KeyboardInterrupt, Interrupted):
+            raise Interrupted("stopped" + ("; the same command continues it" if given.out else "")) from None
+        if given.out is None:
+            results = [dataclasses.replace(result, run_dir=None) for result in results]
         for job, result in zip(jobs, results, strict=True):
             by_method[job.label][job.seed] = result
     rows = summarize(by_method, given.reference or methods[-1])
@@ -183,6 +204,9 @@ def _first_line(cls: Any) -> str:
 
 
 def _data_fetch(given: argparse.Namespace) -> int:
+    unknown = [name for name in given.names if name not in fetch.names()]
+    if unknown:
+        raise ConfigError([f"{name!r} cannot be fetched; there are {', '.join(fetch.names())}" for name in unknown])
     for name in given.names:
         print(f"{name}: {fetch.fetch(name)}", flush=True)
     return 0
@@ -197,9 +221,12 @@ def _names(text: str, option: str) -> list[str]:
 
 def _numbers(text: str) -> list[int]:
     try:
-        return [int(name) for name in _names(text, "--seeds")]
+        seeds = [int(name) for name in _names(text, "--seeds")]
     except ValueError:
-        raise ConfigError(f"--seeds is {text!r}; give whole numbers separated by commas, for example 0,1,2") from None
+        seeds = []
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ConfigError(f"--seeds is {text!r}; give different whole numbers separated by commas, such as 0,1,2")
+    return seeds
 
 
 def _tell(what: str | Mapping[str, Any]) -> None:
@@ -264,7 +291,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The entry point; returns the exit code: 0, 1 (a replay that differs, a failure), 2 (bad input), 130 (stopped)."""
+    """The entry point; returns the exit code: 0, 1 (a replay that differs), 2 (bad input), 130 (stopped)."""
     given = parser().parse_args(arguments)
     if getattr(given, "jobs", 1) < 1:
         print(f"fedecho: --jobs is {given.jobs}; give 1 or more", file=sys.stderr)
@@ -276,6 +303,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except FedechoError as fault:
         for text in str(fault).splitlines():
             print(f"fedecho: {text}", file=sys.stderr)

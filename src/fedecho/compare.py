@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -34,12 +37,23 @@ def do(job: Job) -> Result:
     """
     if (job.out / "config.toml").exists():
         there = Config.from_dict(read_toml(job.out / "config.toml"))
-        if there.to_dict() != job.config.to_dict():
+        if _decides(there) != _decides(job.config):
             raise RecordError(
                 f"{job.out} holds a run with other settings; remove it, or give another folder with --out"
             )
         return resume(job.out)
     return run(job.config, job.out)
+
+
+def _decides(config: Config) -> dict[str, Any]:
+    """The tables that decide a run's bits: not the other variants, nor how often it is saved."""
+    return {name: table for name, table in config.to_dict().items() if name not in ("variants", "records")}
+
+
+def _do_there(label: str, seed: int, tables: dict[str, Any], out: Path) -> Result:
+    """`do` in another process, which finds a user's own rule by its name; only the command line prints."""
+    with contextlib.redirect_stdout(sys.stderr):
+        return do(Job(label, seed, Config.from_dict(tables), out))
 
 
 def do_all(jobs: Sequence[Job], processes: int, finished: Callable[[Job, Result], None] | None = None) -> list[Result]:
@@ -51,14 +65,23 @@ def do_all(jobs: Sequence[Job], processes: int, finished: Callable[[Job, Result]
     context = multiprocessing.get_context(kind)
     if kind == "forkserver":
         context.set_forkserver_preload(["fedecho.compare"])
-    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, max_tasks_per_child=1) as pool:
-        futures = {pool.submit(do, job): place for place, job in enumerate(jobs)}
+    once: dict[str, Any] = {"max_tasks_per_child": 1} if sys.version_info >= (3, 11) else {}
+    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, **once) as pool:
+        futures = {
+            pool.submit(_do_there, job.label, job.seed, job.config.to_dict(), job.out): place
+            for place, job in enumerate(jobs)
+        }
         try:
             for future in as_completed(futures):
                 place = futures[future]
                 results[place] = future.result()
                 if finished is not None:
                     finished(jobs[place], results[place])
+        except BrokenProcessPool:
+            raise RecordError(
+                "a run's process was killed (out of memory?); the same command with --out continues, --jobs sets how "
+                "many run at once"
+            ) from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -10,7 +10,7 @@ import difflib
 import math
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -122,7 +122,9 @@ class Config:
     variants: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        faults = _cross_faults(self)
+        parts = vars(self)
+        faults = [fault for name, part in parts.items() for fault in _range_faults(name, part)]
+        faults += _cross_faults(parts)
         if faults:
             raise ConfigError(faults)
 
@@ -157,9 +159,14 @@ class Config:
         Raises:
             ConfigError: with every fault.
         """
-        faults: list[str] = []
-        known = {part.name for part in dataclasses.fields(cls)}
-        faults += [f"[{name}] is not a table{_meant(name, known)}" for name in tables if name not in known]
+        faults = _shape_faults(tables)
+        tables = {name: table for name, table in tables.items() if _is_shaped(name, table)}
+        known = [part.name for part in dataclasses.fields(cls)]
+        faults += [
+            f"[{name}] is not a table of a configuration{_meant(name, known)}; there are {', '.join(known)}"
+            for name in tables
+            if name not in known
+        ]
         types_ = {
             "experiment": ExperimentConfig,
             "data": DataConfig,
@@ -173,14 +180,13 @@ class Config:
             name: build(type_, tables.get(name, {}), name, faults) for name, type_ in types_.items()
         }
         parts["model"] = _model(tables.get("model", {}), faults)
-        server = parts["server"] or ServerConfig()
-        parts["algorithm"] = _algorithm(tables.get("algorithm", {}), server, faults)
+        parts["algorithm"] = _algorithm(tables.get("algorithm", {}), parts["server"] or ServerConfig(), faults)
         stages = tables.get("refine", [])
         stages = [stages] if isinstance(stages, Mapping) else stages
         parts["refine"] = tuple(_stage(table, faults) for table in stages)
         parts["variants"] = tables.get("variants", {})
         if faults:
-            raise ConfigError(faults)
+            raise ConfigError(faults + _cross_faults(parts))
         return cls(**parts)
 
     @classmethod
@@ -216,8 +222,10 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
     """
     result: dict[str, Any] = {name: _copy(table) for name, table in tables.items()}
     if method is not None:
+        if shapeless := _shape_faults(tables):
+            raise ConfigError(shapeless)
         variants = result.get("variants", {})
-        variant = dict(variants.get(method, {})) if isinstance(variants, Mapping) else {}
+        variant = dict(variants.get(method, {}))
         base = str(variant.pop("method", method))
         rule, *stages = registry.ALIASES.get(base, base).split("+")
         if ":" not in rule and rule not in registry.algorithm_classes():
@@ -250,6 +258,24 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
     if faults:
         raise ConfigError(faults)
     return result
+
+
+def _is_shaped(name: str, table: Any) -> bool:
+    if name == "refine" and isinstance(table, list):
+        return all(isinstance(stage, Mapping) for stage in table)
+    if name == "variants" and isinstance(table, Mapping):
+        return all(isinstance(variant, Mapping) for variant in table.values())
+    return isinstance(table, Mapping)
+
+
+def _shape_faults(tables: Mapping[str, Any]) -> list[str]:
+    """What is no table at the top of a file, where only tables can be."""
+    wanted = {"refine": "a table, or a list of tables", "variants": "a table of tables"}
+    return [
+        f"{name} is {table!r}; it must be {wanted.get(name, 'a table')}"
+        for name, table in tables.items()
+        if not _is_shaped(name, table)
+    ]
 
 
 def _put(tables: dict[str, Any], path: list[str], value: Any, override: str, faults: list[str]) -> None:
@@ -305,6 +331,8 @@ def build(cls: type[T], table: Any, path: str, faults: list[str]) -> T | None:
         ok, read = _read(hints[key], value, f"{path}.{key}", faults)
         if ok:
             values[key] = read
+    if cls is not PopulationConfig:  # which knows its ranges itself
+        faults += _table_faults(path, {name: values.get(name, f.default) for name, f in fields.items()})
     return cls(**values) if len(faults) == before else None
 
 
@@ -426,69 +454,83 @@ def _spelled(thing: Algorithm | Stage) -> str:
     return thing.name if known.get(thing.name) is cls else f"{cls.__module__}:{cls.__qualname__}"
 
 
-# -- faults across tables ----------------------------------------------------------------------------------------------
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+_AT_LEAST_0 = (lambda x: 0 <= x < math.inf, "at least 0 and finite")
+_AT_LEAST_1 = (lambda x: x >= 1, "at least 1")
+_ABOVE_0 = (lambda x: 0 < x < math.inf, "above 0 and finite")
+_ABOVE_0_OR_INF = (lambda x: x > 0, "above 0")
+_SHARE = (lambda x: 0 <= x <= 1, "from 0 to 1")
+_BELOW_1 = (lambda x: 0 <= x < 1, "at least 0 and below 1")
+
+_RANGES: dict[tuple[Callable[[float], bool], str], str] = {
+    _AT_LEAST_0: "held_out validation min_examples slow_classes weight_decay clip aggregate_s predict_s refine_s final "
+    "max_staleness a b mu tau_c over_selection round_deadline_s staleness_power refine.steps",
+    _AT_LEAST_1: "updates versions eval_every clients classes_per_client max_examples unlabeled_size epochs steps "
+    "batch_size concurrency buffer_size cohort threads every max_rows",
+    _ABOVE_0: "virtual_time_s lr alpha gamma eps temperature",
+    _ABOVE_0_OR_INF: "max_change_norm checkpoint_every_s",
+    _SHARE: "coupling warmup milestones alpha_min alpha_max",
+    _BELOW_1: "momentum ema beta1 beta2",
+    (lambda x: 0 < x <= 1, "above 0 and at most 1"): "mixing",
+}
+_RANGE_OF = {name: bound for bound, names in _RANGES.items() for name in names.split()}
+"""The numbers that a setting of this name may take, in whatever table; `table.name` comes before `name`."""
+
+_ORDERED = (("alpha_min", "alpha_max"),)
+"""Pairs of settings of one table of which the first may not exceed the second."""
 
 
-def _cross_faults(config: Config) -> list[str]:
-    """What no table can see alone."""
+def _range_faults(path: str, value: Any) -> list[str]:
+    """Numbers out of their range in a setting, a dataclass or a list of these."""
+    if isinstance(value, list | tuple):
+        return [fault for item in value for fault in _range_faults(path, item)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, PopulationConfig | type):
+        return _table_faults(path, {f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        fits, wanted = _RANGE_OF.get(path, _RANGE_OF.get(path.rpartition(".")[2], (None, "")))
+        if fits is not None and not fits(value):
+            return [f"{path} is {value}; it must be {wanted}"]
+    return []
+
+
+def _table_faults(path: str, settings: Mapping[str, Any]) -> list[str]:
+    faults = [fault for name, value in settings.items() for fault in _range_faults(f"{path}.{name}", value)]
+    for low, high in _ORDERED:
+        if low in settings and high in settings and settings[low] > settings[high]:
+            lower, higher = f"{path}.{low} ({settings[low]})", f"{path}.{high} ({settings[high]})"
+            faults.append(f"{lower} exceeds {higher}; lower one or raise the other")
+    return faults
+
+
+def _cross_faults(parts: Mapping[str, Any]) -> list[str]:
+    """What no table can see alone. A part that could not be read is None: whatever looks at it is left for later."""
     faults: list[str] = []
-    experiment, data, server = config.experiment, config.data, config.server
-
-    def must(ok: bool, fault: str) -> None:
-        if not ok:
-            faults.append(fault)
-
-    limits = {
-        "experiment.updates": experiment.updates,
-        "experiment.versions": experiment.versions,
-        "experiment.virtual_time_s": experiment.virtual_time_s,
-    }
-    must(
-        any(limit is not None for limit in limits.values()),
-        "[experiment] has no limit: set updates, versions or virtual_time_s",
-    )
-    for name, value in {
-        **limits,
-        "experiment.eval_every": experiment.eval_every,
-        "data.clients": data.clients,
-        "data.unlabeled_size": data.unlabeled_size,
-        "client.batch_size": config.client.batch_size,
-        "client.epochs": config.client.epochs,
-        "client.steps": config.client.steps,
-        "client.lr": config.client.lr,
-        "server.concurrency": server.concurrency,
-        "server.buffer_size": server.buffer_size,
-        "server.max_change_norm": server.max_change_norm,
-        "executor.threads": config.executor.threads,
-        "records.checkpoint_every_s": config.records.checkpoint_every_s,
-    }.items():
-        must(value is None or value > 0, f"{name} is {value}; it must be above 0")
-    must(0 <= server.ema < 1, f"server.ema is {server.ema}; it must be at least 0 and below 1")
-    must(data.validation >= 0, f"data.validation is {data.validation}; it must be at least 0")
-    must(
-        experiment.evaluate != "validation" or data.validation > 0,
-        "experiment.evaluate is 'validation' but data.validation is 0; keep some examples for it",
-    )
-    must(
-        server.concurrency <= data.clients,
-        f"server.concurrency ({server.concurrency}) exceeds data.clients ({data.clients}); lower one, raise the other",
-    )
-    size = getattr(config.algorithm, "buffer_size", 1)
-    must(
-        server.refill == "immediate" or size <= server.concurrency,
-        f"buffer_size ({size}) exceeds server.concurrency ({server.concurrency}) with batch refill: no aggregation "
-        "could ever happen; lower one or raise the other",
-    )
-    cohort = getattr(config.algorithm, "cohort", 1)
-    must(
-        cohort <= data.clients,
-        f"algorithm.cohort ({cohort}) exceeds data.clients ({data.clients}): no round could ever end; lower one",
-    )
-    must(
-        config.executor.name in EXECUTORS,
-        f"executor.name is {config.executor.name!r}; there are {', '.join(EXECUTORS)}",
-    )
-    faults += [f"[population] {fault}" for fault in config.population.faults(data.clients)]
+    experiment, data, server, algorithm = (parts[name] for name in ("experiment", "data", "server", "algorithm"))
+    executor, people = parts["executor"], parts["population"]
+    if experiment and all(limit is None for limit in dataclasses.astuple(experiment.stop)):
+        faults.append("[experiment] has no limit; set updates, versions or virtual_time_s")
+    if experiment and data and experiment.evaluate == "validation" and data.validation == 0:
+        faults.append("experiment.evaluate is 'validation' but data.validation is 0; keep some examples for it")
+    if server and data and server.concurrency > data.clients:
+        faults.append(
+            f"server.concurrency ({server.concurrency}) exceeds data.clients ({data.clients}): more jobs than workers; "
+            "lower one or raise the other"
+        )
+    size, cohort = getattr(algorithm, "buffer_size", 1), getattr(algorithm, "cohort", 1)
+    if server and server.refill == "batch" and size > server.concurrency:
+        faults.append(
+            f"algorithm.buffer_size ({size}) exceeds server.concurrency ({server.concurrency}) with batch refill: no "
+            "aggregation could ever happen; lower one or raise the other"
+        )
+    if server and data and cohort > data.clients:
+        faults.append(
+            f"algorithm.cohort ({cohort}) exceeds data.clients ({data.clients}): no round could ever end; lower one"
+        )
+    if executor and executor.name not in EXECUTORS:
+        faults.append(f"executor.name is {executor.name!r}; there are {', '.join(EXECUTORS)}")
+    if people:
+        faults += [f"[population] {fault}" for fault in people.faults(data.clients if data else None)]
     return faults
 
 

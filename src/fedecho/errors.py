@@ -5,7 +5,7 @@
     ├── DataError         a data set that cannot be had, is damaged, or cannot be split as asked (exit code 2)
     ├── MissingExtra      an optional dependency that is not installed; names the extra (exit code 2)
     ├── RecordError       a run folder that cannot be read, resumed or replayed (exit code 2)
-    └── Stalled           no event is left although the run is not done; says why
+    └── Stalled           no event is left although the run is not done; says why (exit code 2)
 
 Each message says what is wrong, what was got, and what to do.
 """
@@ -30,6 +30,9 @@ class ConfigError(FedechoError):
         self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
         super().__init__("\n".join(self.faults))
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[str, ...]]]:
+        return type(self), (self.faults,)  # it travels between processes
+
 
 class DataError(FedechoError):
     """A data set that cannot be had, is damaged, or cannot be split as asked."""
@@ -39,7 +42,11 @@ class MissingExtra(FedechoError):
     """An optional dependency that is not installed."""
 
     def __init__(self, purpose: str, extra: str) -> None:
+        self.purpose, self.extra = purpose, extra
         super().__init__(f"{purpose} needs an optional dependency: pip install 'fedecho[{extra}]'")
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        return type(self), (self.purpose, self.extra)
 
 
 class RecordError(FedechoError):

@@ -30,7 +30,7 @@ from torch import nn
 from . import population as populations
 from .config import Config, read_toml
 from .data.federation import Federation, federation
-from .errors import ConfigError, FedechoError, RecordError
+from .errors import ConfigError, FedechoError, RecordError, Stalled
 from .learning.learner import Learner
 from .learning.models import MODELS
 from .messages import Event, Fact, Model
@@ -41,6 +41,9 @@ from .server import Journal, Server, Transport, serve
 from .transports.executors import EXECUTORS, Executor
 from .transports.replay import ReplayTransport
 from .transports.simulated import SimulatedTransport
+
+MOST_REFUSED = 1000
+"""Refusals in a row after which a run is given up: it would never end."""
 
 
 class Interrupted(FedechoError):
@@ -146,6 +149,11 @@ def prepare(config: Config) -> Setup:
             raise ConfigError(f"[model] {model.name} gave a {type(module).__name__}; it must give an nn.Module")
         return module
 
+    try:
+        torch.zeros(1, device=config.experiment.device)
+    except (RuntimeError, AssertionError) as fault:  # torch raises either, depending on how it was built
+        why = str(fault).splitlines()[0]
+        raise ConfigError(f"experiment.device {config.experiment.device!r} cannot be used ({why}); try 'cpu'") from None
     learner = Learner(
         make, data, config.client, key, config.algorithm.client_rule, config.experiment.device, model.memory_format
     )
@@ -182,6 +190,7 @@ class Recorder:
         self.clock = Clock()
         self.aggregate_s = self.evaluate_s = 0.0
         self._window: tuple[int, int, int, float] = (0, 0, 0, 0.0)  # updates, Σ τ, max τ, Σ loss since the last row
+        self._refused = 0  # in a row
         self._handed_s = time.perf_counter()
         self._learning_s = 0.0
         self._saved_s = time.perf_counter()
@@ -207,14 +216,22 @@ class Recorder:
                 tau = fact.staleness or 0
                 updates, tau_sum, tau_max = updates + 1, tau_sum + tau, max(tau_max, tau)
                 loss += float(fact.detail.get("loss", math.nan))
+                self._refused = 0
             elif fact.kind == "lost":
                 self.lost += 1
+            elif fact.kind == "refuse":
+                self._refused += 1
+                if self._refused >= MOST_REFUSED:
+                    raise Stalled(
+                        f"the last {self._refused} updates were all refused ({fact.detail.get('reason')}); if clients "
+                        "diverge lower client.lr, else raise the limit that refuses them"
+                    )
             if self.folder is not None:
                 self.folder.add_fact(self.seq, fact)
         self._window = (updates, tau_sum, tau_max, loss)
         accepted = any(fact.kind == "accept" for fact in facts)
         server = self.setup.server
-        if self.seq == 0 or (accepted and server.ledger.updates % self.setup.config.experiment.eval_every == 0):
+        if not self.rows or (accepted and server.ledger.updates % self.setup.config.experiment.eval_every == 0):
             self.evaluate()
         if self.observer is not None:
             self.observer.progressed(self.setup)
@@ -234,6 +251,7 @@ class Recorder:
         server, (updates, tau_sum, tau_max, loss) = self.setup.server, self._window
         judged = self.setup.learner.evaluate(server.output, *self._judged)
         by_group = {group: judged.accuracy_under(mix) for group, mix in self._mixes.items()}
+        by_group = {group: share for group, share in by_group.items() if not math.isnan(share)}  # their classes unseen
         row: dict[str, Any] = {
             "updates": server.ledger.updates,
             "version": server.model.version,
@@ -369,19 +387,20 @@ def resume(run_dir: str | Path, observer: Observer | None = None) -> Result:
     Raises:
         RecordError: when the folder holds no run that can be read.
     """
-    folder = RunFolder.open(Path(run_dir))
-    summary = folder.summary()
-    if summary is not None:
-        folder.close()
-        return Result(**summary)
-    setup = prepare(Config.from_dict(read_toml(folder.path / "config.toml")))
-    recorder = Recorder(setup, folder, observer)
-    checkpoint = folder.load_checkpoint()
-    if checkpoint is None:
-        folder.forget_after(-1)  # killed before its first checkpoint: begin again
-    else:
-        recorder.restore(*checkpoint)
-    return _drive(setup, recorder, _simulated(setup))
+    with contextlib.closing(RunFolder.open(Path(run_dir))) as folder:
+        folder.lock()
+        summary = folder.summary()
+        if summary is not None:
+            folder.drop_checkpoints()  # it may have been killed just before it did so itself
+            return Result(**{**summary, "run_dir": str(folder.path)})
+        setup = prepare(Config.from_dict(read_toml(folder.path / "config.toml")))
+        recorder = Recorder(setup, folder, observer)
+        checkpoint = folder.load_checkpoint()
+        if checkpoint is None:
+            folder.forget_after(-1)  # killed before its first checkpoint: begin again
+        else:
+            recorder.restore(*checkpoint)
+        return _drive(setup, recorder, _simulated(setup))
 
 
 @dataclass(frozen=True)
@@ -401,14 +420,16 @@ def replay(run_dir: str | Path, observer: Observer | None = None) -> Replayed:
     Raises:
         RecordError: when the folder holds no finished run, or its record does not fit.
     """
-    folder = RunFolder.open(Path(run_dir))
-    summary = folder.summary()
-    if summary is None:
-        raise RecordError(f"{run_dir} is not finished; `fedecho resume {run_dir}` finishes it")
-    setup = prepare(Config.from_dict(read_toml(folder.path / "config.toml")))
-    recorder = _Silent(setup, observer)
-    serve(setup.server, ReplayTransport(folder.inbox(), setup.executor), recorder)
-    folder.close()
+    with contextlib.closing(RunFolder.open(Path(run_dir))) as folder:
+        summary = folder.summary()
+        if summary is None:
+            raise RecordError(f"{run_dir} is not finished; `fedecho resume {run_dir}` finishes it")
+        setup = prepare(Config.from_dict(read_toml(folder.path / "config.toml")))
+        recorder = _Silent(setup, observer)
+        if observer is not None:
+            observer.started(setup)
+        with contextlib.closing(setup.executor), contextlib.closing(folder.inbox()) as inbox:
+            serve(setup.server, ReplayTransport(inbox, setup.executor), recorder)
     digest, recorded = sha256(setup.server.output), str(summary["model_sha256"])
     ledger = setup.server.ledger
     return Replayed(digest, recorded, digest == recorded, ledger.updates, ledger.model.version)

@@ -17,13 +17,14 @@ computes them again to the same bits.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from safetensors import safe_open
@@ -75,6 +76,7 @@ class RunFolder:
         self._events: list[tuple[Any, ...]] = []
         self._metrics: list[tuple[Any, ...]] = []
         self._database: sqlite3.Connection | None = None
+        self._lock: TextIO | None = None
 
     # -- making and opening
 
@@ -83,16 +85,24 @@ class RunFolder:
         """A new run's folder.
 
         Raises:
-            RecordError: when there is a run already.
+            RecordError: when there is a run already, or no folder can be made there.
         """
         if (path / "config.toml").exists():
             raise RecordError(f"{path} already holds a run; resume it, or give another folder with --out")
-        path.mkdir(parents=True, exist_ok=True)
-        folder = cls(path)
-        _write(path / "environment.json", json.dumps(environment, indent=2) + "\n")
-        with folder.database() as db:
-            db.execute("insert into meta values ('schema_version', ?)", (str(SCHEMA_VERSION),))
-        _write(path / "config.toml", config)  # last: a folder with a config is a run
+        if (path / "summary.json").exists() or any(path.glob("checkpoint-*.safetensors")):
+            raise RecordError(f"{path} holds part of a run; remove it, or give another folder with --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            for left in path.glob("records.sqlite*"):  # by somebody who was killed just below
+                left.unlink()
+            folder = cls(path)
+            _write(path / "environment.json", json.dumps(environment, indent=2) + "\n")
+            with folder.database() as db:
+                db.execute("insert into meta values ('schema_version', ?)", (str(SCHEMA_VERSION),))
+            _write(path / "config.toml", config)  # last: a folder with a config is a run
+        except (OSError, sqlite3.DatabaseError) as fault:
+            raise RecordError(f"{path} cannot be written ({fault}); give another folder with --out") from None
+        folder.lock()
         return folder
 
     @classmethod
@@ -108,17 +118,35 @@ class RunFolder:
         try:
             row = folder.database().execute("select value from meta where key = 'schema_version'").fetchone()
         except sqlite3.DatabaseError as fault:
+            folder.close()
             raise RecordError(f"{path / 'records.sqlite'} cannot be read ({fault}); the run must start anew") from None
-        if row is None or int(row[0]) != SCHEMA_VERSION:
+        if row is None or row[0] != str(SCHEMA_VERSION):
+            folder.close()
             found = row[0] if row else "none"
-            raise RecordError(f"{path} was written with schema {found}, this version reads {SCHEMA_VERSION}")
+            raise RecordError(
+                f"{path} was written with schema {found}, this version reads {SCHEMA_VERSION}; use the version that "
+                "environment.json names"
+            )
         return folder
+
+    def lock(self) -> None:
+        """Keep other processes from writing here until this one closes the folder or dies.
+
+        Raises:
+            RecordError: when another process is at it.
+        """
+        self._lock = (self.path / "config.toml").open(encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise RecordError(f"{self.path} is being worked on by another process; wait for it, or stop it") from None
 
     def database(self) -> sqlite3.Connection:
         if self._database is None:
             self._database = sqlite3.connect(self.path / "records.sqlite", timeout=30)
             self._database.execute("pragma journal_mode = wal")
-            self._database.execute("pragma synchronous = normal")
+            self._database.execute("pragma synchronous = full")  # rows outlive a power cut, as their checkpoint does
             self._database.executescript(_SCHEMA)
         return self._database
 
@@ -127,6 +155,9 @@ class RunFolder:
             self.flush()
             self._database.close()
             self._database = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     # -- rows
 
@@ -151,6 +182,8 @@ class RunFolder:
 
     def flush(self) -> None:
         """Put the rows added so far into the database."""
+        if not (self._inbox or self._events or self._metrics):
+            return
         with self.database() as db:
             db.executemany("insert into inbox values (?, ?, ?, ?, ?)", self._inbox)
             db.executemany("insert into events values (null, ?, ?, ?, ?, ?, ?, ?, ?)", self._events)
@@ -165,7 +198,7 @@ class RunFolder:
             for table in ("inbox", "events", "metrics"):
                 db.execute(f"delete from {table} where seq > ?", (seq,))
 
-    def inbox(self) -> Iterator[tuple[float, str, int, str]]:
+    def inbox(self) -> Generator[tuple[float, str, int, str], None, None]:
         """What the server heard, in order."""
         yield from self.database().execute("select at_s, kind, number, reason from inbox order by seq")
 
@@ -211,7 +244,8 @@ class RunFolder:
         return None
 
     def drop_checkpoints(self) -> None:
-        for path in self.checkpoints():
+        """Remove them all, and what is left of one whose writing was cut short."""
+        for path in self.path.glob("checkpoint-*"):
             path.unlink()
 
     # -- the end
@@ -223,12 +257,21 @@ class RunFolder:
         _write(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     def summary(self) -> dict[str, Any] | None:
-        """The final numbers, or None while the run is not finished."""
+        """The final numbers, or None while the run is not finished.
+
+        Raises:
+            RecordError: when they cannot be read.
+        """
         path = self.path / "summary.json"
-        return dict(json.loads(path.read_text())) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as fault:
+            raise RecordError(f"{path} cannot be read ({fault}); remove it and resume the run") from None
 
     def config(self) -> str:
-        return (self.path / "config.toml").read_text()
+        return (self.path / "config.toml").read_text(encoding="utf-8")
 
     def size_bytes(self) -> int:
         return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
@@ -248,16 +291,29 @@ class Clock:
 def _write(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+    part.write_text(text, encoding="utf-8")
+    _settle(part, path)
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
     part = path.with_name(path.name + ".part")
     save_file({name: _own(tensor) for name, tensor in tensors.items()}, part, header)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    _settle(part, path)
+
+
+def _settle(part: Path, path: Path) -> None:
+    """Give a written file its name, so that a power cut leaves the old one or the new one, whole."""
+    _sync(part)
     os.replace(part, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _own(tensor: Tensor) -> Tensor:

@@ -57,8 +57,9 @@ def import_object(path: str, what: str) -> Any:
         found: Any = importlib.import_module(module_name)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as fault:
-        raise ConfigError(f"{what} {path!r} cannot be imported ({fault}); give an importable `module:name`") from None
+    except Exception as fault:  # whatever the module itself raises
+        why = f"{type(fault).__name__}: {fault}"
+        raise ConfigError(f"{what} {path!r} cannot be imported ({why}); give an importable `module:name`") from fault
     finally:
         if added:
             sys.path.remove(here)

@@ -250,6 +250,7 @@ class Server:
     def restore(self, snapshot: Any) -> None:
         """Go on from a `snapshot`. The algorithm and stages must be those that made it."""
         self.ledger = snapshot
+        self.ledger = self.snapshot()  # containers of its own: the same snapshot can be restored again
         self._place = {client: place for place, client in enumerate(self.ledger.idle)}
         self._holds = Counter(task.version for task in self.ledger.in_flight.values())
 
@@ -311,6 +312,10 @@ class Server:
         start = ledger.versions[task.version]
         staleness = ledger.model.version - task.version
         reason = self._fault(update, start)
+        predictions = None
+        if self.stages and reason is None:
+            predictions = self._predictions(update)
+            reason = self._predictions_fault(predictions)
         about: dict[str, Any] = {
             "client": task.client,
             "task": task.id,
@@ -334,7 +339,11 @@ class Server:
             version=ledger.model.version,
             extra=update.extra,
         )
-        self._hear(change, update)
+        if predictions is not None:  # before its lateness is judged: lateness is what an echo is for
+            ledger.stages = tuple(
+                stage.on_update(state, change, predictions)
+                for stage, state in zip(self.stages, ledger.stages, strict=True)
+            )
         if self.algorithm.too_late(staleness):
             ledger.refused += 1
             facts.append(Fact("refuse", ledger.now_s, **about, detail={"reason": "too late"}))
@@ -364,27 +373,24 @@ class Server:
             return f"change has an absurd norm, {norm:.3g} > {self.config.max_change_norm:.3g}"
         if not bool(torch.isfinite(update.buffers).all()):
             return "buffers are not finite"
-        if update.num_examples < 1:
+        if not 1 <= update.num_examples < math.inf:
             return f"num_examples is {update.num_examples}"
-        if self.stages and update.predictions is not None:
-            if self._outputs is not None and tuple(update.predictions.shape) != self._outputs:
-                return f"predictions have shape {tuple(update.predictions.shape)}, not {self._outputs}"
-            if not bool(torch.isfinite(update.predictions).all()):
-                return "predictions are not finite"
         return None
 
-    def _hear(self, change: Change, update: Update) -> None:
-        """Tell the stages of an update, before its lateness is judged: lateness is what an echo is for."""
-        if not self.stages:
-            return
+    def _predictions(self, update: Update) -> Tensor:
+        """The client's outputs on U: those that came with the update, or else made here."""
+        if update.predictions is not None:
+            return update.predictions
         assert self._compute is not None
-        ledger, predictions = self.ledger, update.predictions
-        if predictions is None:
-            predictions = self._compute.predict(Model(change.version, update.weights, update.buffers))
-            self._charge(self.config.predict_s)
-        ledger.stages = tuple(
-            stage.on_update(state, change, predictions) for stage, state in zip(self.stages, ledger.stages, strict=True)
-        )
+        self._charge(self.config.predict_s)
+        return self._compute.predict(Model(self.ledger.model.version, update.weights, update.buffers))
+
+    def _predictions_fault(self, predictions: Tensor) -> str | None:
+        if self._outputs is not None and tuple(predictions.shape) != self._outputs:
+            return f"predictions have shape {tuple(predictions.shape)}, not {self._outputs}"
+        if not bool(torch.isfinite(predictions).all()):  # one such row would stay in a bank's running sum for ever
+            return "predictions are not finite"
+        return None
 
     def _lost(self, event: Lost, facts: list[Fact]) -> None:
         task = self.ledger.in_flight.get(event.task)
@@ -431,7 +437,7 @@ class Server:
         ledger.since_aggregation = 0
         if ledger.average is not None:
             ledger.average = model.weights.lerp(ledger.average, self.config.ema)
-        for task_id in self.algorithm.abandon(ledger.algorithm, self._view()):
+        for task_id in tuple(self.algorithm.abandon(ledger.algorithm, self._view())):
             task = ledger.in_flight[task_id]
             self._release(task)
             commands.append(Cancel(task_id))

@@ -27,6 +27,8 @@ def _flatten(node: Any, path: str, tensors: dict[str, Tensor], paths: dict[int, 
         return node
     if isinstance(node, Tensor):
         if id(node) not in paths:  # the current model is often also a version in flight: written once
+            while path in tensors:  # keys such as 1 and "1" read alike in a path
+                path += "'"
             paths[id(node)] = path
             tensors[path] = node
         return {"tensor": paths[id(node)]}

@@ -107,6 +107,7 @@ class Learner:
             memory_format == "channels_last" or (memory_format == "auto" and convolutional)
         )
         self._flatten()
+        self._initial = Model(0, self._weights.clone(), self._buffers.clone())
         self._inputs, self._labels = self._place(data.inputs), data.labels.to(self.device)
         self._unlabeled = self._place(data.unlabeled)
         self.seconds = {"train_s": 0.0, "infer_s": 0.0, "distill_s": 0.0}
@@ -167,8 +168,6 @@ class Learner:
 
     def initial(self) -> Model:
         """Version 0."""
-        if not hasattr(self, "_initial"):
-            self._initial = Model(0, self._weights.clone(), self._buffers.clone())
         return self._initial
 
     def state_dict(self, model: Model) -> dict[str, Tensor]:

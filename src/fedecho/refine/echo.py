@@ -108,7 +108,10 @@ class Echo(Stage):
         bank = self.evict(bank, client) if client in bank.rows else bank
         if self.max_rows is not None and len(bank.rows) >= self.max_rows:
             bank = self.evict(bank, next(iter(bank.rows)))
-        row = row.to(getattr(torch, self.row_dtype))
+        dtype: torch.dtype = getattr(torch, self.row_dtype)
+        if dtype == torch.float16:  # an infinity could never be taken out of the running sum again
+            row = row.clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max)
+        row = row.to(dtype)
         value, weight = self._contribution(row)
         total = value if bank.total is None or not bank.rows else bank.total + value
         mass = weight if bank.mass is None or not bank.rows else bank.mass + weight
@@ -148,7 +151,10 @@ class Echo(Stage):
             mean = torch.as_tensor(total) / sum(weights)
         else:
             mean = bank.total / bank.mass
-        p: Tensor = mean if self.average == "probabilities" else (mean / self.temperature).softmax(-1)
+        if self.average == "probabilities":
+            p: Tensor = mean.clamp(min=0.0)  # a class that nobody expects any more can end up at −1e-17
+        else:
+            p = (mean / self.temperature).softmax(-1)
         return p.float()
 
     # -- the distillation
