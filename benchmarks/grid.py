@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fedecho.compare import Job, do_all
 from fedecho.config import Config, read_toml, resolve
-from fedecho.experiment import Result
+from fedecho.recorder import Result
 
 # One knob per method, four values each, around where its authors or earlier trials put it: FedEcho keeps FedBuff's
 # plain step η = 1 and is given four distillation steps η_d, so that nobody has more candidates than another.

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fedecho.assembly import Setup, prepare
 from fedecho.config import Config
-from fedecho.experiment import Setup, prepare
 from fedecho.messages import Event, Fact
 from fedecho.server import serve
 from fedecho.transports.simulated import SimulatedTransport

@@ -35,11 +35,12 @@ def change(
     current: Tensor | None = None,
     n: int = 1,
     version: int = 10,
+    issued_at_s: float = 0.0,
 ) -> Change:
     """An update as a rule sees it; by default it started from zero."""
     start = torch.zeros_like(delta) if start is None else start
     current = start if current is None else current
-    return Change(client, staleness, delta, start + delta, start, current, torch.zeros(0), n, version)
+    return Change(client, staleness, delta, start + delta, start, current, torch.zeros(0), n, version, issued_at_s)
 
 
 def view(
@@ -52,7 +53,7 @@ def feed(rule: Algorithm, state: State, weights: Tensor, *changes: Change) -> tu
     """Give a rule its updates; the weights and state after the one aggregation that must come with the last."""
     for i, item in enumerate(changes):
         state = rule.receive(state, item)
-        assert rule.ready(state, view()) == (i == len(changes) - 1)
+        assert rule.ready(state, view(idle=range(10))) == (i == len(changes) - 1)
     return rule.aggregate(state, weights, 1.0)
 
 

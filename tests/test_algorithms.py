@@ -44,19 +44,32 @@ def test_fedavg_starts_the_next_round_from_nothing() -> None:
 def test_fedavg_asks_the_cohort_and_a_fraction_more_then_only_replaces_what_was_lost() -> None:
     rule = FedAvg(cohort=4, over_selection=0.3)
     state = rule.init(vec(0), 20)
-    assert len(rule.select(state, view(idle=range(20)), Key(0))) == math.ceil(4 * 1.3) == 6
+    assert len(rule.select(state, view(idle=range(20), slots=6), Key(0))) == math.ceil(4 * 1.3) == 6
     five = {i: Task(i, i, 0, 0.0) for i in range(5)}
-    assert not rule.select(state, view(five, idle=range(5, 20)), Key(0)), "one of six lost: five are still enough"
+    assert not rule.select(state, view(five, idle=range(5, 20), slots=1), Key(0)), (
+        "one of six lost: five are still enough"
+    )
     three = {i: Task(i, i, 0, 0.0) for i in range(3)}
-    assert len(rule.select(state, view(three, idle=range(5, 20)), Key(0))) == 1
+    assert len(rule.select(state, view(three, idle=range(5, 20), slots=3), Key(0))) == 1
+    assert len(rule.select(state, view(idle=range(20), slots=5), Key(0))) == 5, "never more than there are slots"
+
+
+def test_fedavg_asks_nobody_twice_in_a_round_and_ends_it_when_nobody_is_left() -> None:
+    rule = FedAvg(cohort=3)
+    one = rule.receive(rule.init(vec(0), 3), change(vec(1), client=0))
+    assert sorted(rule.select(one, view(idle=[0, 1, 2], slots=3), Key(0))) == [1, 2]
+    assert not rule.ready(one, view(idle=[0, 1])), "client 1 can still be asked"
+    assert rule.ready(one, view(idle=[0]))
 
 
 def test_fedavg_ends_a_round_at_its_deadline_but_never_with_nobody() -> None:
     rule = FedAvg(cohort=3, round_deadline_s=10)
     waiting = {1: Task(1, 1, 0, 2.0), 2: Task(2, 2, 0, 2.0)}
     none = rule.init(vec(0), 5)
-    one = rule.receive(none, change(vec(1)))
+    one = rule.receive(none, change(vec(1), issued_at_s=2.0))
     assert rule.deadline_s(one, view(waiting)) == 12.0
+    late = {3: Task(3, 3, 0, 7.0)}
+    assert rule.deadline_s(one, view(late)) == 12.0, "a replacement does not move it"
     assert not rule.ready(one, view(waiting, now_s=11.9))
     assert rule.ready(one, view(waiting, now_s=12.0))
     assert not rule.ready(none, view(waiting, now_s=99.0))

@@ -32,6 +32,8 @@ ROOMS = [
     "records",
     "transports",
     "config",
+    "assembly",
+    "recorder",
     "experiment",
     "compare",
     "report",

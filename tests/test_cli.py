@@ -265,7 +265,7 @@ def test_a_run_that_refuses_everything(config: str, capsys: Captured) -> None:
     """A step that makes every client diverge ends the run with a line; it would go on for ever."""
     code, out, err = call(capsys, "run", config, "--json", "--set", "client.lr=1e9")
     assert (code, out) == (2, "")
-    assert err.startswith("fedecho: the last 1000 updates were all refused (")
+    assert err.startswith("fedecho: the last 1000 tasks were all lost or refused (the last one: ")
     assert err.count("\n") == 1
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fedecho import Config, ConfigError
+from fedecho.algorithms.fadas import FADAS
 from fedecho.algorithms.fedavg import FedAvg
 from fedecho.algorithms.fedbuff import FedBuff
 from fedecho.config import ExperimentConfig, _range_faults, read_toml, resolve
@@ -124,7 +125,8 @@ def test_one_fault(tables: dict[str, Any], fault: str) -> None:
         ),
         (
             {"algorithm": {"name": "fedavg", "cohort": 51}},
-            "algorithm.cohort (51) exceeds data.clients (50): no round could ever end; lower one",
+            "algorithm.cohort (51) with over-selection asks 51 clients, more than server.concurrency (25); lower one "
+            "or raise the other",
         ),
         (
             {"population": {"class_counts": [1, 2, 3]}},
@@ -477,3 +479,11 @@ def test_faults_of_overrides() -> None:
     )
     with pytest.raises(ConfigError, match=r"client\.lrr is not a setting \(did you mean 'lr'\?\)"):
         chosen({}, None, "client.lrr=1")
+
+
+def test_another_rule_set_by_hand_does_not_inherit_a_step_size() -> None:
+    tables = {"experiment": {"updates": 10}, "algorithm": {"name": "fedbuff", "lr": 0.3}}
+    other = Config.from_dict(resolve(tables, None, ["algorithm.name=fadas"]))
+    assert other.algorithm == FADAS(buffer_size=5)
+    same = Config.from_dict(resolve(tables, None, ["algorithm.name=fedbuff", "algorithm.momentum=0.5"]))
+    assert same.algorithm == FedBuff(buffer_size=5, lr=0.3, momentum=0.5)

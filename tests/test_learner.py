@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedecho.algorithms.fedasync import Proximal
+from fedecho.assembly import prepare
 from fedecho.config import Config
 from fedecho.data.federation import Federation
 from fedecho.errors import ConfigError
-from fedecho.experiment import prepare
 from fedecho.learning.learner import ClientConfig, Evaluation, Learner
 from fedecho.learning.models import MLP, LeNet5, ResNet18
 from fedecho.messages import Model, Task
@@ -414,3 +414,13 @@ def test_anybodys_model_is_found_by_module_and_class() -> None:
 def test_a_model_that_cannot_be_built_is_a_clear_error(model: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         prepare(config_with(model))
+
+
+def test_a_jobs_counters_do_not_depend_on_who_worked_before() -> None:
+    one = learner(Small, federation((2, 8, 8)), ClientConfig(epochs=1, batch_size=8))
+    model = one.initial()
+    for task in range(3):
+        one.train(Task(task, 0, 0, 0.0), model)
+    counters = [value for name, value in one.state_dict(model).items() if name.endswith("num_batches_tracked")]
+    assert counters
+    assert all(int(value) == 0 for value in counters)

@@ -22,7 +22,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "population": {"name": "mild", "dropout": 0.2, "available_fraction": 0.7, "day_s": 50.0},
     },
     "deadline": {
-        "algorithm": {"name": "fedavg", "cohort": 6, "over_selection": 0.4, "round_deadline_s": 3.0},
+        "algorithm": {"name": "fedavg", "cohort": 5, "over_selection": 0.4, "round_deadline_s": 3.0},
         "population": {"name": "mild", "dropout": 0.2},
     },
 }

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fedecho import Config, RecordError, Result, resume, run
-from fedecho.experiment import Setup
+from fedecho.assembly import Setup
 from fedecho.records import RunFolder
 
 LOSSY = {"name": "mild", "dropout": 0.1, "available_fraction": 0.8, "day_s": 60.0, "latency_s": 0.01}
@@ -247,3 +247,11 @@ def test_disk(unstopped: Mapping[str, tuple[Path, Result]]) -> None:
             "config.toml", "environment.json", "model.safetensors", "records.sqlite", "summary.json",
         }  # fmt: skip
         assert each < 700
+
+
+def test_says_when_something_that_decides_the_bits_has_changed(tmp_path: Path) -> None:
+    stopped("fedbuff+echo", tmp_path / "run", 60)
+    about = tmp_path / "run" / "environment.json"
+    about.write_text(about.read_text().replace('"threads": 1', '"threads": 2'))
+    with pytest.warns(UserWarning, match="threads 2 is now 1: the bits may differ"):
+        resume(tmp_path / "run")

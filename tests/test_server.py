@@ -15,7 +15,7 @@ from fedecho.algorithms.fadas import FADAS, DelayAdaptiveFADAS
 from fedecho.algorithms.fedasync import FedAsync
 from fedecho.algorithms.fedavg import FedAvg
 from fedecho.algorithms.fedbuff import FedBuff
-from fedecho.errors import ConfigError
+from fedecho.errors import ConfigError, Diverged
 from fedecho.messages import Arrived, Dispatch, Joined, Left, Lost, Model, Wake
 from fedecho.refine.echo import Echo
 from fedecho.rng import Key
@@ -399,3 +399,10 @@ def test_a_rule_may_abandon_lazily() -> None:
     hand.arrive(0)
     assert hand.cancelled == [1, 2]
     assert hand.waiting == [3, 4, 5]
+
+
+def test_a_model_that_is_not_finite_any_more_ends_the_run_with_its_reason() -> None:
+    hand = Hand(FedBuff(1, lr=3e38), config=ServerConfig(concurrency=1))
+    with pytest.raises(Diverged, match=r"not finite after aggregation \d+ .*lower the algorithm's or the stage's step"):
+        for task in range(3):
+            hand.arrive(task)

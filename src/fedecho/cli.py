@@ -16,13 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from . import __version__, registry
+from .assembly import Setup
 from .compare import Job, Row, Spread, do_all, plan, summarize
 from .config import Config, read_toml
 from .data import fetch, partition, sources, unlabeled
 from .errors import ConfigError, FedechoError
-from .experiment import Interrupted, Result, Setup, replay, resume, run, scratch
+from .experiment import replay, resume, run, scratch
 from .learning.models import MODELS
 from .population import names as population_names
+from .recorder import Interrupted, Result
 from .transports.executors import EXECUTORS
 
 HEADER = " virtual_s   wall_s  version  updates  stale_mean  stale_max  accuracy    slow    loss"

@@ -16,7 +16,8 @@ from typing import Any
 
 from .config import Config, read_toml, resolve
 from .errors import RecordError
-from .experiment import Result, resume, run
+from .experiment import resume, run
+from .recorder import Result
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
-from . import population, registry
+from . import registry
 from .algorithms.base import Algorithm
 from .algorithms.fedbuff import FedBuff
 from .data.federation import DataConfig
+from .data.partition import schemes
+from .data.unlabeled import kinds as unlabeled_kinds
 from .errors import ConfigError
 from .learning.learner import ClientConfig
 from .learning.models import MODELS
@@ -251,6 +253,8 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
     for override in overrides:
         key, equals, text = override.partition("=")
         path = key.strip().split(".")
+        if path == ["algorithm", "name"] and result.get("algorithm", {}).get("name", "fedbuff") != _value(text.strip()):
+            result["algorithm"] = {}  # another rule does not inherit this one's settings
         if not equals or len(path) < 2:
             faults.append(f"--set {override!r} is not `table.key=value`, for example client.lr=0.05")
             continue
@@ -523,16 +527,19 @@ def _cross_faults(parts: Mapping[str, Any]) -> list[str]:
             f"algorithm.buffer_size ({size}) exceeds server.concurrency ({server.concurrency}) with batch refill: no "
             "aggregation could ever happen; lower one or raise the other"
         )
-    if server and data and cohort > data.clients:
+    asked = math.ceil(cohort * (1.0 + getattr(algorithm, "over_selection", 0.0)))
+    if server and hasattr(algorithm, "cohort") and asked > server.concurrency:
         faults.append(
-            f"algorithm.cohort ({cohort}) exceeds data.clients ({data.clients}): no round could ever end; lower one"
+            f"algorithm.cohort ({cohort}) with over-selection asks {asked} clients, more than server.concurrency "
+            f"({server.concurrency}); lower one or raise the other"
         )
+    if data and data.partition not in schemes():
+        faults.append(f"data.partition is {data.partition!r}; there are {', '.join(schemes())}")
+    kinds = {kind.partition(":")[0] for kind in unlabeled_kinds()}
+    if data and data.unlabeled.partition(":")[0] not in kinds:
+        faults.append(f"data.unlabeled is {data.unlabeled!r}; there are {', '.join(unlabeled_kinds())}")
     if executor and executor.name not in EXECUTORS:
         faults.append(f"executor.name is {executor.name!r}; there are {', '.join(EXECUTORS)}")
     if people:
         faults += [f"[population] {fault}" for fault in people.faults(data.clients if data else None)]
     return faults
-
-
-def population_kinds() -> tuple[str, ...]:
-    return population.names()

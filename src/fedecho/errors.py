@@ -5,6 +5,7 @@
     ├── DataError         a data set that cannot be had, is damaged, or cannot be split as asked (exit code 2)
     ├── MissingExtra      an optional dependency that is not installed; names the extra (exit code 2)
     ├── RecordError       a run folder that cannot be read, resumed or replayed (exit code 2)
+    ├── Diverged          the server's model is not finite any more
     └── Stalled           no event is left although the run is not done; says why (exit code 2)
 
 Each message says what is wrong, what was got, and what to do.
@@ -51,6 +52,10 @@ class MissingExtra(FedechoError):
 
 class RecordError(FedechoError):
     """A run folder that cannot be read, resumed or replayed."""
+
+
+class Diverged(FedechoError):
+    """The server's model is not finite any more: a step size is too large."""
 
 
 class Stalled(FedechoError):

@@ -20,12 +20,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
 import sqlite3
 import time
 from collections.abc import Generator, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -231,11 +234,11 @@ class RunFolder:
         """Checkpoint files, oldest first."""
         return sorted(self.path.glob("checkpoint-*.safetensors"))
 
-    def load_checkpoint(self) -> tuple[int, Any] | None:
-        """The newest checkpoint that can be read, as (seq, state), or None."""
+    def load_checkpoint(self, device: str = "cpu") -> tuple[int, Any] | None:
+        """The newest checkpoint that can be read, as (seq, state) with its tensors on `device`, or None."""
         for path in reversed(self.checkpoints()):
             try:
-                with safe_open(path, framework="pt") as file:
+                with safe_open(path, framework="pt", device=device) as file:
                     header = file.metadata()
                     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             except Exception:
@@ -298,6 +301,7 @@ def _write(path: Path, text: str) -> None:
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
     part = path.with_name(path.name + ".part")
     save_file({name: _own(tensor) for name, tensor in tensors.items()}, part, header)
+    part.chmod(0o644)  # safetensors makes it private
     _settle(part, path)
 
 
@@ -324,17 +328,11 @@ def _own(tensor: Tensor) -> Tensor:
 
 def environment(device: str, threads: int, memory_format: str) -> dict[str, Any]:
     """What decides the bits of a run."""
-    import platform
-
-    import numpy
-
-    from . import __version__
-
     return {
-        "fedecho": __version__,
+        "fedecho": version("fedecho"),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": numpy.__version__,
+        "numpy": np.__version__,
         "machine": platform.machine(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": device,

@@ -55,8 +55,11 @@ class Key:
 
         Only for code that can draw from nowhere else: a module's initialisation, dropout.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.bits())  # torch.manual_seed would also seed every GPU
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices=devices):
+            torch.default_generator.manual_seed(self.bits())
+            if devices:
+                torch.cuda.manual_seed(self.bits())
             yield
 
     def __repr__(self) -> str:

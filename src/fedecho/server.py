@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .algorithms.base import Algorithm, Change, State
-from .errors import ConfigError
+from .errors import ConfigError, Diverged
 from .messages import (
     Arrived,
     Cancel,
@@ -337,6 +337,7 @@ class Server:
             buffers=update.buffers,
             num_examples=update.num_examples,
             version=ledger.model.version,
+            issued_at_s=task.issued_at_s,
             extra=update.extra,
         )
         if predictions is not None:  # before its lateness is judged: lateness is what an echo is for
@@ -431,6 +432,11 @@ class Server:
         detail: dict[str, float | str] = {"count": ledger.since_aggregation}
         facts.append(Fact("aggregate", ledger.now_s, version=model.version, detail=detail))
         model = self._refine(model, facts)
+        if not math.isfinite(float(torch.linalg.vector_norm(model.weights))):
+            raise Diverged(
+                f"the server's model is not finite after aggregation {model.version} ({ledger.updates} updates): the "
+                "run diverged; lower the algorithm's or the stage's step size"
+            )
         ledger.model = ledger.versions[model.version] = model
         self._forget(current.version)
         ledger.arrived_buffers = torch.zeros_like(ledger.arrived_buffers)

@@ -50,6 +50,7 @@ class Change:
         buffers: [b], the client's buffers.
         num_examples: n_i.
         version: t, the server's version now.
+        issued_at_s: when the task was sent.
         extra: what the client rule reported.
     """
 
@@ -62,6 +63,7 @@ class Change:
     buffers: Tensor
     num_examples: int
     version: int
+    issued_at_s: float = 0.0
     extra: Extra = field(default_factory=dict)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -15,11 +15,12 @@ from .base import Algorithm, Change, sample, zeros
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """Σ n_i·Δ_i and Σ n_i of the round so far."""
+    """Σ n_i·Δ_i and Σ n_i of the round so far, who has answered, and when the first of them was asked."""
 
     total: Tensor
     examples: int = 0
-    count: int = 0
+    answered: tuple[int, ...] = ()
+    asked_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class FedAvg(Algorithm):
     2017 (arXiv 1602.05629), Algorithm 1. Over-selection and deadline: Bonawitz et al., MLSys 2019 (arXiv 1902.01046).
 
     Attributes:
-        cohort: clients whose updates are averaged in a round.
+        cohort: clients whose updates are averaged in a round; at most the server's concurrency is asked at once.
         lr: η, the server step; the paper's is 1.
         over_selection: fraction of the cohort asked in addition; a round ends with the first `cohort` answers and the
             others are told to stop. Bonawitz et al. used 0.3.
@@ -52,26 +53,35 @@ class FedAvg(Algorithm):
     def init(self, weights: Tensor, clients: int) -> Cohort:
         return Cohort(zeros(weights))
 
+    def _free(self, state: Cohort, view: View) -> list[int]:
+        answered = set(state.answered)
+        return [client for client in view.idle if client not in answered]
+
     def select(self, state: Cohort, view: View, key: Key) -> Sequence[int]:
-        wanted = math.ceil(self.cohort * (1 + self.over_selection))
-        if not view.in_flight and state.count == 0:
-            return sample(view.idle, wanted, key)
-        missing = self.cohort - state.count - len(view.in_flight)  # replace those that were lost
-        return sample(view.idle, max(missing, 0), key)
+        beginning = not view.in_flight and not state.answered
+        extra = 1.0 + self.over_selection if beginning else 1.0  # later only those that were lost are replaced
+        missing = math.ceil(self.cohort * extra) - len(state.answered) - len(view.in_flight)
+        return sample(self._free(state, view), min(missing, view.slots), key)
 
     def receive(self, state: Cohort, change: Change) -> Cohort:
-        total = state.total + change.num_examples * change.delta
-        return replace(state, total=total, examples=state.examples + change.num_examples, count=state.count + 1)
+        return Cohort(
+            total=state.total + change.num_examples * change.delta,
+            examples=state.examples + change.num_examples,
+            answered=(*state.answered, change.client),
+            asked_s=change.issued_at_s if state.asked_s is None else min(state.asked_s, change.issued_at_s),
+        )
 
     def ready(self, state: Cohort, view: View) -> bool:
-        if state.count == 0:
+        if not state.answered:
             return False
         deadline = self.deadline_s(state, view)
-        return state.count >= self.cohort or (deadline is not None and view.now_s >= deadline)
+        nobody_left = not view.in_flight and not self._free(state, view)
+        return len(state.answered) >= self.cohort or nobody_left or (deadline is not None and view.now_s >= deadline)
 
     def deadline_s(self, state: Cohort, view: View) -> float | None:
-        issued = [task.issued_at_s for task in view.in_flight.values()]
-        return min(issued) + self.round_deadline_s if self.round_deadline_s and issued else None
+        asked = [task.issued_at_s for task in view.in_flight.values()]
+        asked += [] if state.asked_s is None else [state.asked_s]
+        return min(asked) + self.round_deadline_s if self.round_deadline_s and asked else None
 
     def aggregate(self, state: Cohort, weights: Tensor, scale: float) -> tuple[Tensor, Cohort]:
         return weights + (scale * self.lr / state.examples) * state.total, Cohort(zeros(weights))

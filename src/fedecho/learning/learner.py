@@ -135,6 +135,9 @@ class Learner:
         for m, n, buffer in floats:
             m._buffers[n] = self._buffers[a : a + buffer.numel()].view(buffer.shape)
             a += buffer.numel()
+        # counters (of batch norm) do not travel: every job starts from the module's own, whoever worked before
+        counters = [buffer for buffer in self.module.buffers() if not buffer.is_floating_point()]
+        self._counters = [(buffer, buffer.clone()) for buffer in counters]
 
     def _layout(self, parameter: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The order in which a parameter's dimensions lie in the flat vector, and the way back."""
@@ -155,6 +158,8 @@ class Learner:
     def _load(self, model: Model) -> None:
         self._weights.copy_(model.weights)
         self._buffers.copy_(model.buffers)
+        for counter, start in self._counters:
+            counter.copy_(start)
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:

@@ -63,7 +63,8 @@ class Echo(Stage):
         alpha_max: α of a uniform teacher.
         alpha: "sample" weighs each example by its own h (the paper's reading), "batch" by the mini-batch's mean.
         average: what the ensemble averages, "logits" (the paper's) or "probabilities".
-        temperature: softens p and s in the KL term, which is then multiplied by its square (Hinton et al. 2015).
+        temperature: softens p (also where its uncertainty h is taken) and s in the KL term, which is then multiplied by
+            the temperature's square (Hinton et al. 2015).
         teachers: weights w_i of the rows: "uniform" (the paper's), "certainty" (1 − h_i per example), or "staleness"
             (1 + age)^−staleness_power, age in versions since the row's model started.
         staleness_power: for teachers = "staleness".

@@ -1,0 +1,270 @@
+"""The journal of a run: what is kept of it, how its model is judged, and what it came to."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .assembly import Setup
+from .errors import FedechoError, Stalled
+from .messages import Event, Fact, Model
+from .records import METRICS, Clock, RunFolder
+
+MOST_FRUITLESS = 1000
+"""Tasks lost or refused in a row (or ten times the clients, where that is more) after which a run is given up: it would
+never end."""
+
+
+class Interrupted(FedechoError):
+    """A run was asked to stop and did, after a checkpoint; `resume` continues it."""
+
+
+class Observer(Protocol):
+    """Is told how a run goes."""
+
+    def started(self, setup: Setup) -> None: ...
+
+    def progressed(self, setup: Setup) -> None:
+        """After every event."""
+        ...
+
+    def evaluated(self, row: Mapping[str, float]) -> None:
+        """After an evaluation; `row` has the keys of `records.METRICS`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        algorithm: the method, e.g. "fedbuff+echo".
+        seed: of the run.
+        dataset: name.
+        versions: model versions made.
+        updates: updates accepted.
+        virtual_time_s: the transport's clock at the end.
+        wall_s: real seconds, set-up not included.
+        final_accuracy: mean of the last five evaluations.
+        best_accuracy: the best evaluation.
+        slow_client_accuracy: mean of the last five evaluations on the slow clients' label distribution; None where
+            nobody is slow.
+        fast_client_accuracy: likewise for the fast clients.
+        server_s: seconds of work by kind: train_s, infer_s (predictions on U), distill_s, aggregate_s (the rest of what
+            the server does with an event), evaluate_s.
+        peak_memory_mb: the process's largest resident size, MiB.
+        model_sha256: of the final weights' bytes.
+        run_dir: where the records are, or None.
+        refused: updates refused.
+        lost: tasks lost.
+    """
+
+    algorithm: str
+    seed: int
+    dataset: str
+    versions: int
+    updates: int
+    virtual_time_s: float
+    wall_s: float
+    final_accuracy: float
+    best_accuracy: float
+    slow_client_accuracy: float | None
+    fast_client_accuracy: float | None
+    server_s: dict[str, float]
+    peak_memory_mb: float
+    model_sha256: str
+    refused: int
+    lost: int
+    run_dir: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+class Recorder:
+    """The journal of a run: makes events durable, judges the model when it is time, takes checkpoints.
+
+    Args:
+        setup: the run's parts.
+        folder: where to write; None keeps nothing.
+        observer: is told how it goes.
+    """
+
+    def __init__(self, setup: Setup, folder: RunFolder | None, observer: Observer | None = None) -> None:
+        self.setup, self.folder, self.observer = setup, folder, observer
+        self.stop_requested = False
+        self.rows: list[dict[str, float]] = []
+        self.seq = 0
+        self.lost = 0
+        self.clock = Clock()
+        self.aggregate_s = self.evaluate_s = 0.0
+        self._window: tuple[int, int, int, float] = (0, 0, 0, 0.0)  # updates, Σ τ, max τ, Σ loss since the last row
+        self._fruitless = 0  # tasks lost or refused since the last accepted update
+        self._handed_s = time.perf_counter()
+        self._learning_s = 0.0
+        self._saved_s = time.perf_counter()
+        config, data = setup.config, setup.data
+        self._judged = data.validation if config.experiment.evaluate == "validation" else data.test
+        members = {group: setup.population.members(group) for group in ("slow", "fast")}
+        self._mixes = {group: data.label_mix(clients) for group, clients in members.items() if clients}
+
+    # -- the journal
+
+    def accept(self, event: Event) -> None:
+        self.seq += 1
+        if self.folder is not None:
+            self.folder.add_inbox(self.seq, event)
+        self._handed_s, self._learning_s = time.perf_counter(), sum(self.setup.learner.seconds.values())
+
+    def commit(self, facts: Sequence[Fact]) -> None:
+        learning_s = sum(self.setup.learner.seconds.values()) - self._learning_s
+        self.aggregate_s += time.perf_counter() - self._handed_s - learning_s
+        server = self.setup.server
+        updates, tau_sum, tau_max, loss = self._window
+        for fact in facts:
+            if fact.kind == "accept":
+                tau = fact.staleness or 0
+                updates, tau_sum, tau_max = updates + 1, tau_sum + tau, max(tau_max, tau)
+                loss += float(fact.detail.get("loss", math.nan))
+                self._fruitless = 0
+            elif fact.kind in ("lost", "refuse"):
+                self.lost += fact.kind == "lost"
+                self._fruitless += 1
+                if self._fruitless >= max(MOST_FRUITLESS, 10 * server.clients):
+                    raise Stalled(
+                        f"the last {self._fruitless} tasks were all lost or refused (the last one: "
+                        f"{fact.detail.get('reason')}); if clients diverge lower client.lr, if they leave too early or "
+                        "come too late change the population or the limit"
+                    )
+            if self.folder is not None:
+                self.folder.add_fact(self.seq, fact)
+        self._window = (updates, tau_sum, tau_max, loss)
+        accepted = any(fact.kind == "accept" for fact in facts)
+        if not self.rows or (accepted and server.ledger.updates % self.setup.config.experiment.eval_every == 0):
+            self.evaluate()
+        if self.observer is not None:
+            self.observer.progressed(self.setup)
+        if self.folder is not None:
+            due = time.perf_counter() - self._saved_s >= self.setup.config.records.checkpoint_every_s
+            if due or self.stop_requested or self.seq == 0:
+                self.checkpoint()
+        if self.stop_requested:
+            where = f"; `fedecho resume {self.folder.path}` continues it" if self.folder is not None else ""
+            raise Interrupted(f"stopped at {server.ledger.updates} updates{where}")
+
+    # -- judging
+
+    def evaluate(self) -> None:
+        """Judge the server's model and add a row."""
+        began = time.perf_counter()
+        server, (updates, tau_sum, tau_max, loss) = self.setup.server, self._window
+        judged = self.setup.learner.evaluate(server.output, *self._judged)
+        by_group = {group: judged.accuracy_under(mix) for group, mix in self._mixes.items()}
+        by_group = {group: share for group, share in by_group.items() if not math.isnan(share)}  # their classes unseen
+        row: dict[str, Any] = {
+            "updates": server.ledger.updates,
+            "version": server.model.version,
+            "virtual_time_s": server.ledger.now_s,
+            "wall_s": self.clock.seconds,
+            "staleness_mean": tau_sum / updates if updates else 0.0,
+            "staleness_max": tau_max,
+            "accuracy": judged.accuracy,
+            "loss": judged.loss,
+            "slow_client_accuracy": by_group.get("slow"),
+            "fast_client_accuracy": by_group.get("fast"),
+            "train_loss": loss / updates if updates else None,
+            "refused": server.ledger.refused,
+            "lost": self.lost,
+        }
+        assert list(row) == list(METRICS)
+        self._window = (0, 0, 0, 0.0)
+        self.rows.append(row)
+        self.evaluate_s += time.perf_counter() - began
+        if self.folder is not None:
+            self.folder.add_metrics(self.seq, row)
+        if self.observer is not None:
+            self.observer.evaluated(row)
+
+    # -- checkpoints
+
+    def checkpoint(self) -> None:
+        """Write all that is needed to go on."""
+        assert self.folder is not None
+        learner = self.setup.learner
+        state = {
+            "ledger": self.setup.server.snapshot(),
+            "window": self._window,
+            "lost": self.lost,
+            "wall_s": self.clock.seconds,
+            "seconds": {**learner.seconds, "aggregate_s": self.aggregate_s, "evaluate_s": self.evaluate_s},
+        }
+        self.folder.save_checkpoint(self.seq, state)
+        self._saved_s = time.perf_counter()
+
+    def restore(self, seq: int, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        assert self.folder is not None
+        self.folder.forget_after(seq)
+        self.setup.server.restore(state["ledger"])
+        self.seq, self.lost, self._window = seq, state["lost"], tuple(state["window"])
+        self.rows = self.folder.metrics()
+        seconds = dict(state["seconds"])
+        self.aggregate_s, self.evaluate_s = seconds.pop("aggregate_s"), seconds.pop("evaluate_s")
+        self.setup.learner.seconds.update(seconds)
+        self.clock = Clock(state["wall_s"])
+
+    def result(self) -> Result:
+        """The final numbers."""
+        server, config = self.setup.server, self.setup.config
+        if self.rows[-1]["updates"] != server.ledger.updates or self.rows[-1]["version"] != server.model.version:
+            self.evaluate()
+        last = self.rows[-5:]
+        wall_s = self.clock.seconds
+
+        def mean(name: str) -> float | None:
+            values = [row[name] for row in last if row[name] is not None]
+            return sum(values) / len(values) if values else None
+
+        accuracy = mean("accuracy")
+        assert accuracy is not None
+        return Result(
+            algorithm=config.method,
+            seed=config.experiment.seed,
+            dataset=config.data.dataset,
+            versions=server.model.version,
+            updates=server.ledger.updates,
+            virtual_time_s=server.ledger.now_s,
+            wall_s=wall_s,
+            final_accuracy=accuracy,
+            best_accuracy=max(row["accuracy"] for row in self.rows),
+            slow_client_accuracy=mean("slow_client_accuracy"),
+            fast_client_accuracy=mean("fast_client_accuracy"),
+            server_s={
+                **self.setup.learner.seconds,
+                "aggregate_s": self.aggregate_s,
+                "evaluate_s": self.evaluate_s,
+            },
+            peak_memory_mb=_peak_memory_mb(),
+            model_sha256=sha256(server.output),
+            refused=server.ledger.refused,
+            lost=self.lost,
+            run_dir=str(self.folder.path) if self.folder is not None else None,
+        )
+
+
+def sha256(model: Model) -> str:
+    """Of the weights' bytes."""
+    return hashlib.sha256(model.weights.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _peak_memory_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
