@@ -402,7 +402,6 @@ def test_a_rule_may_abandon_lazily() -> None:
 
 
 def test_a_model_that_is_not_finite_any_more_ends_the_run_with_its_reason() -> None:
-    hand = Hand(FedBuff(1, lr=3e38), config=ServerConfig(concurrency=1))
-    with pytest.raises(Diverged, match=r"not finite after aggregation \d+ .*lower the algorithm's or the stage's step"):
-        for task in range(3):
-            hand.arrive(task)
+    hand = Hand(FedBuff(1, lr=3e39), config=ServerConfig(concurrency=1))
+    with pytest.raises(Diverged, match=r"not finite after aggregation 1 .*lower the algorithm's or the stage's step"):
+        hand.arrive(0)

@@ -311,7 +311,7 @@ class Server:
             return
         start = ledger.versions[task.version]
         staleness = ledger.model.version - task.version
-        reason = self._fault(update, start)
+        reason, norm = self._fault(update, start)
         predictions = None
         if self.stages and reason is None:
             predictions = self._predictions(update)
@@ -353,30 +353,31 @@ class Server:
             ledger.arrived_buffers = ledger.arrived_buffers + update.buffers
             ledger.since_aggregation += 1
             ledger.updates += 1
-            detail = {"num_examples": update.num_examples, "waited_s": ledger.now_s - task.issued_at_s}
+            waited_s = ledger.now_s - task.issued_at_s
+            detail = {"num_examples": update.num_examples, "waited_s": waited_s, "change_norm": norm}
             facts.append(Fact("accept", ledger.now_s, **about, detail={**detail, **update.metrics}))
         self._release(task)
 
-    def _fault(self, update: Update, start: Model) -> str | None:
-        """Why the server cannot use this update, if it cannot."""
+    def _fault(self, update: Update, start: Model) -> tuple[str | None, float]:
+        """Why the server cannot use this update, if it cannot; and the norm of its change."""
         for what, got, want in (
             ("weights", update.weights, start.weights),
             ("buffers", update.buffers, start.buffers),
         ):
             if got.shape != want.shape:
-                return f"{what} have shape {tuple(got.shape)}, not {tuple(want.shape)}"
+                return f"{what} have shape {tuple(got.shape)}, not {tuple(want.shape)}", math.nan
             if got.dtype != want.dtype:
-                return f"{what} have dtype {got.dtype}, not {want.dtype}"
+                return f"{what} have dtype {got.dtype}, not {want.dtype}", math.nan
         norm = float(torch.linalg.vector_norm(update.weights - start.weights))
         if not math.isfinite(norm):  # one pass finds NaN and infinity: either makes the norm not finite
-            return "weights are not finite"
+            return "weights are not finite", norm
         if norm > self.config.max_change_norm:
-            return f"change has an absurd norm, {norm:.3g} > {self.config.max_change_norm:.3g}"
+            return f"change has an absurd norm, {norm:.3g} > {self.config.max_change_norm:.3g}", norm
         if not bool(torch.isfinite(update.buffers).all()):
-            return "buffers are not finite"
+            return "buffers are not finite", norm
         if not 1 <= update.num_examples < math.inf:
-            return f"num_examples is {update.num_examples}"
-        return None
+            return f"num_examples is {update.num_examples}", norm
+        return None, norm
 
     def _predictions(self, update: Update) -> Tensor:
         """The client's outputs on U: those that came with the update, or else made here."""
