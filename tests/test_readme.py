@@ -1,0 +1,33 @@
+"""What the README shows is run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedecho import Config, run
+from fedecho.cli import main
+
+HERE = Path(__file__).parents[1]
+EXPERIMENT, ALGORITHM = re.findall(r"```python\n(.*?)```", (HERE / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_a_whole_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    exec(EXPERIMENT, names)
+    accuracy, slow, digest = capsys.readouterr().out.split()
+    assert 0.85 < float(accuracy) < 1
+    assert 0.8 < float(slow) < 1
+    demo = run(Config.load(HERE / "configs" / "digits_large.toml", "fedecho"))
+    assert digest == demo.model_sha256, "it is the demo's FedEcho, seed 0"
+
+
+def test_a_whole_algorithm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.py").write_text(ALGORITHM, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    config = str(HERE / "configs" / "digits_large.toml")
+    assert main(["run", config, "--set", "algorithm.name=mine:MyFedBuff", "--set", "experiment.updates=100"]) == 0
+    assert "my_fedbuff+echo on digits, seed 0" in capsys.readouterr().out
