@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -185,4 +185,4 @@ class Echo(Stage):
         weights, loss = compute.distill(model, self.loss(p), how, key)
         h = float(uncertainty(p).mean())
         alpha = self.alpha_min + (self.alpha_max - self.alpha_min) * h
-        return weights, replace(state), {"rows": len(state.rows), "uncertainty": h, "alpha": alpha, "loss": loss}
+        return weights, state, {"rows": len(state.rows), "uncertainty": h, "alpha": alpha, "loss": loss}
