@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import multiprocessing
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +22,8 @@ from .learning.models import MODELS
 from .registry import import_object
 from .rng import Key
 from .server import Server
-from .transports.executors import EXECUTORS, Executor
+from .transports.executors import Auto, Executor, Inline, Processes, processes
+from .transports.executors.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Setup:
     learner: Learner
     server: Server
     executor: Executor
+    seconds: float
+    """What it took to build them."""
 
 
 def prepare(config: Config) -> Setup:
@@ -39,11 +46,47 @@ def prepare(config: Config) -> Setup:
     Raises:
         ConfigError, DataError, MissingExtra: for what cannot be built, with the remedy.
     """
-    torch.set_num_threads(config.executor.threads)
+    began = time.perf_counter()
+    parallel = _workers(config) > 0
+    if parallel:
+        processes.prepare()
     key = Key(config.experiment.seed)
     settings = {f.name: getattr(config.population, f.name) for f in dataclasses.fields(config.population)}
     population = populations.build(config.data.clients, key, **settings)
     data = federation(config.data, key.fold("data"), population.members("slow"))
+    try:
+        torch.zeros(1, device=config.experiment.device)
+    except (RuntimeError, AssertionError) as fault:  # torch raises either, depending on how it was built
+        why = str(fault).splitlines()[0]
+        raise ConfigError(f"experiment.device {config.experiment.device!r} cannot be used ({why}); try 'cpu'") from None
+    learner = _learner(config, data)
+    _check_memory(config, len(learner.initial().weights))
+    shared = None
+    if parallel:  # everybody trains on the same copy of the data, this process too
+        shared = Memory(1)
+        none = (torch.zeros(0), torch.zeros(0))
+        shared.write(0, replace(learner.laid_out(), validation=none, test=none))
+        data = replace(shared.read(0, copy=False), validation=data.validation, test=data.test)
+        learner = _learner(config, data)
+    server = Server(
+        config.algorithm,
+        learner.initial(),
+        config.data.clients,
+        key.fold("server"),
+        config.experiment.stop,
+        config.server,
+        config.refine,
+        learner,
+        (len(data.unlabeled), data.classes),
+        [client for client in range(config.data.clients) if not population.present(client, 0.0)],
+    )
+    executor = _executor(config, learner, server, shared)
+    return Setup(config, data, population, learner, server, executor, time.perf_counter() - began)
+
+
+def _learner(config: Config, data: Federation) -> Learner:
+    """The learner, here or in a worker; it works on as many threads as the configuration says."""
+    torch.set_num_threads(config.executor.threads)
     shape = tuple(data.inputs.shape[1:])
     model = config.model
     builder = MODELS[model.name] if model.name in MODELS else import_object(model.name, "model")
@@ -57,28 +100,50 @@ def prepare(config: Config) -> Setup:
             raise ConfigError(f"[model] {model.name} gave a {type(module).__name__}; it must give an nn.Module")
         return module
 
-    try:
-        torch.zeros(1, device=config.experiment.device)
-    except (RuntimeError, AssertionError) as fault:  # torch raises either, depending on how it was built
-        why = str(fault).splitlines()[0]
-        raise ConfigError(f"experiment.device {config.experiment.device!r} cannot be used ({why}); try 'cpu'") from None
-    learner = Learner(
-        make, data, config.client, key, config.algorithm.client_rule, config.experiment.device, model.memory_format
-    )
-    _check_memory(config, len(learner.initial().weights))
-    server = Server(
-        config.algorithm,
-        learner.initial(),
-        config.data.clients,
-        key.fold("server"),
-        config.experiment.stop,
-        config.server,
-        config.refine,
-        learner,
-        (len(data.unlabeled), data.classes),
-        [client for client in range(config.data.clients) if not population.present(client, 0.0)],
-    )
-    return Setup(config, data, population, learner, server, EXECUTORS[config.executor.name](learner))
+    key, rule, device = Key(config.experiment.seed), config.algorithm.client_rule, config.experiment.device
+    return Learner(make, data, config.client, key, rule, device, model.memory_format)
+
+
+@dataclass(frozen=True)
+class _Workshop:
+    """Makes a worker's learner. A user's own rule and model travel by name, the data as shared memory."""
+
+    tables: dict[str, Any]
+    data: Memory
+
+    def __call__(self) -> Learner:
+        return _learner(Config.from_dict(self.tables), self.data.read(0, copy=False))
+
+
+def _workers(config: Config) -> int:
+    """The worker processes that a run may use; 0 where it trains in its own.
+
+    `auto` stays there where nothing is gained: on a GPU, with one job at a time or one core to use, and in a process
+    that was itself started beside others, as those of `compare --jobs` are.
+    """
+    how = config.executor
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = how.workers or max(1, cores // how.threads)
+    if how.name == "processes":
+        return workers
+    alone = config.experiment.device != "cpu" or config.server.concurrency == 1
+    if how.name == "inline" or alone or workers == 1 or multiprocessing.parent_process() is not None:
+        return 0
+    return workers
+
+
+def _executor(config: Config, learner: Learner, server: Server, shared: Memory | None) -> Executor:
+    if shared is None:
+        return Inline(learner)
+    make, limit = _Workshop(config.to_dict(), shared), config.experiment.updates
+
+    def wanted() -> float:
+        return math.inf if limit is None else limit - server.ledger.updates
+
+    def workers() -> Executor:
+        return Processes(make, _workers(config), wanted)
+
+    return workers() if config.executor.name == "processes" else Auto(learner, workers)
 
 
 def _check_memory(config: Config, d: int) -> None:

@@ -88,11 +88,14 @@ class ExecutorConfig:
     """The `[executor]` table.
 
     Attributes:
-        name: who computes the clients' work (`fedecho list executors`).
-        threads: torch threads; 1 is what makes runs equal to the bit on one machine.
+        name: who computes the clients' work (`fedecho list executors`): "inline", this process, a job at a time;
+            "processes", workers, ahead of need; "auto", the first until the second pays. The bits are the same.
+        workers: processes that compute; None is one for every `threads` cores that this process may use.
+        threads: torch threads of each process; 1 is what makes runs equal to the bit on one machine.
     """
 
     name: str = "inline"
+    workers: int | None = None
     threads: int = 1
 
 
@@ -477,8 +480,8 @@ _RANGES: dict[tuple[Callable[[float], bool], str], str] = {
     "max_staleness a b mu tau_c over_selection round_deadline_s staleness_power refine.steps prior "
     "lam sigma iota similarity_weight tau_algo distill_after generate_after adversarial",
     _AT_LEAST_1: "updates versions eval_every clients classes_per_client max_examples unlabeled_size epochs steps "
-    "batch_size concurrency buffer_size cohort threads every max_rows staleness_bound warm_up teachers generate_every "
-    "pool_size synthesis_batch synthesis_steps latent_size width probes",
+    "batch_size concurrency workers buffer_size cohort threads every max_rows staleness_bound warm_up teachers "
+    "generate_every pool_size synthesis_batch synthesis_steps latent_size width probes",
     _ABOVE_0: "virtual_time_s lr alpha gamma eps temperature prior_floor mu_alpha staleness_weight s_max generator_lr "
     "latent_lr probe_temperature",
     _ABOVE_0_OR_INF: "max_change_norm max_change_ratio checkpoint_every_s",

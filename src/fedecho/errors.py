@@ -6,7 +6,8 @@
     ├── MissingExtra      an optional dependency that is not installed; names the extra (exit code 2)
     ├── RecordError       a run folder that cannot be read, resumed or replayed (exit code 2)
     ├── Diverged          the server's model is not finite any more
-    └── Stalled           no event is left although the run is not done; says why (exit code 2)
+    ├── Stalled           no event is left although the run is not done; says why (exit code 2)
+    └── WorkerLost        worker processes that die again and again (exit code 2)
 
 Each message says what is wrong, what was got, and what to do.
 """
@@ -60,3 +61,7 @@ class Diverged(FedechoError):
 
 class Stalled(FedechoError):
     """No event is left although the run is not done."""
+
+
+class WorkerLost(FedechoError):
+    """Worker processes that die, and a job that cannot be computed for it."""

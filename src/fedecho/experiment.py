@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 import tempfile
 import threading
@@ -149,6 +150,7 @@ def _simulated(setup: Setup) -> Transport:
         up_bytes=down + (4 * len(data.unlabeled) * data.classes if predicting else 0),
         now_s=ledger.event_s,
         away=ledger.away,
+        ends_at_s=math.inf if (limit := setup.config.experiment.virtual_time_s) is None else limit,
     )
 
 

@@ -58,8 +58,10 @@ class Result:
         slow_client_accuracy: mean of the last five evaluations on the slow clients' label distribution; None where
             nobody is slow.
         fast_client_accuracy: likewise for the fast clients.
-        server_s: seconds of work by kind: train_s, infer_s (predictions on U), distill_s, aggregate_s (the rest of what
-            the server does with an event), evaluate_s.
+        server_s: seconds of work by kind, in all processes: train_s, infer_s (predictions on U), distill_s, aggregate_s
+            (the rest of what the server does with an event), evaluate_s.
+        profile_s: where this process's time went since it started the run or resumed it, by kind: setup_s, the kinds of
+            `server_s`, records_s, wait_s (for workers), engine_s (all else: the clock, handing jobs over).
         peak_memory_mb: the process's largest resident size, MiB.
         model_sha256: of the final weights' bytes.
         run_dir: where the records are, or None.
@@ -84,6 +86,7 @@ class Result:
     refused: int
     lost: int
     run_dir: str | None = None
+    profile_s: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: RunFolder) -> Result | None:
@@ -112,11 +115,12 @@ class Recorder:
         self.seq = 0
         self.lost = 0
         self.clock = Clock()
-        self.aggregate_s = self.evaluate_s = 0.0
+        self.aggregate_s = self.evaluate_s = self.records_s = 0.0
+        self._before: dict[str, float] = {}  # seconds of work in earlier sittings
         self._board: Board | None = None
         self._window: tuple[int, int, int, float] = (0, 0, 0, 0.0)  # updates, Σ τ, max τ, Σ loss since the last row
         self._fruitless = 0  # tasks lost or refused since the last accepted update
-        self._handed_s = time.perf_counter()
+        self._began = self._handed_s = time.perf_counter()
         self._learning_s = 0.0
         self._saved_s = time.perf_counter()
         config, data = setup.config, setup.data
@@ -127,14 +131,17 @@ class Recorder:
     # -- the journal
 
     def accept(self, event: Event) -> None:
+        began = time.perf_counter()
         self.seq += 1
         if self.folder is not None:
             self.folder.add_inbox(self.seq, event)
         self._handed_s, self._learning_s = time.perf_counter(), sum(self.setup.learner.seconds.values())
+        self.records_s += self._handed_s - began
 
     def commit(self, facts: Sequence[Fact]) -> None:
         learning_s = sum(self.setup.learner.seconds.values()) - self._learning_s
-        self.aggregate_s += time.perf_counter() - self._handed_s - learning_s
+        began, judged_s = time.perf_counter(), self.evaluate_s
+        self.aggregate_s += began - self._handed_s - learning_s
         server = self.setup.server
         updates, tau_sum, tau_max, loss = self._window
         for fact in facts:
@@ -166,6 +173,7 @@ class Recorder:
             due = time.perf_counter() - self._saved_s >= self.setup.config.records.checkpoint_every_s
             if due or self.stop_requested or self.seq == 0:
                 self.checkpoint()
+        self.records_s += time.perf_counter() - began - (self.evaluate_s - judged_s)
         if self.stop_requested:
             where = f"; `fedecho resume {self.folder.path}` continues it" if self.folder is not None else ""
             raise Interrupted(f"stopped at {server.ledger.updates} updates{where}")
@@ -223,13 +231,12 @@ class Recorder:
     def checkpoint(self) -> None:
         """Write all that is needed to go on."""
         assert self.folder is not None
-        learner = self.setup.learner
         state = {
             "ledger": self.setup.server.snapshot(),
             "window": self._window,
             "lost": self.lost,
             "wall_s": self.clock.seconds,
-            "seconds": {**learner.seconds, "aggregate_s": self.aggregate_s, "evaluate_s": self.evaluate_s},
+            "seconds": self.seconds(),
         }
         self.folder.save_checkpoint(self.seq, state)
         self._saved_s = time.perf_counter()
@@ -241,14 +248,29 @@ class Recorder:
         self.setup.server.restore(state["ledger"])
         self.seq, self.lost, self._window = seq, state["lost"], tuple(state["window"])
         self.rows = self.folder.metrics()
-        seconds = dict(state["seconds"])
-        self.aggregate_s, self.evaluate_s = seconds.pop("aggregate_s"), seconds.pop("evaluate_s")
-        self.setup.learner.seconds.update(seconds)
+        self._before = dict(state["seconds"])
         self.clock = Clock(state["wall_s"])
         if self.setup.config.records.tensorboard:
             updates = self.setup.server.ledger.updates
             self._board = Board(self.folder.path / FOLDER, updates)
             self._board.again(self.rows, self.folder.events(), updates)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of work by kind: in all processes, over all sittings."""
+        parts = (self._before, self._here(), self.setup.executor.seconds)
+        kinds = [kind for kind in self._here() if kind != "records_s"]
+        return {kind: sum(part.get(kind, 0.0) for part in parts) for kind in kinds}
+
+    def _here(self) -> dict[str, float]:
+        """In this process since it started or resumed the run."""
+        own = {"aggregate_s": self.aggregate_s, "evaluate_s": self.evaluate_s, "records_s": self.records_s}
+        return {**self.setup.learner.seconds, **own}
+
+    def profile(self) -> dict[str, float]:
+        """Where this process's time went; adds up to the set-up and the time since."""
+        spent = {**self._here(), "wait_s": self.setup.executor.seconds.get("wait_s", 0.0)}
+        engine_s = time.perf_counter() - self._began - sum(spent.values())
+        return {"setup_s": self.setup.seconds, **spent, "engine_s": engine_s}
 
     def result(self) -> Result:
         """The final numbers."""
@@ -276,11 +298,8 @@ class Recorder:
             best_accuracy=max(row["accuracy"] for row in self.rows),
             slow_client_accuracy=mean("slow_client_accuracy"),
             fast_client_accuracy=mean("fast_client_accuracy"),
-            server_s={
-                **self.setup.learner.seconds,
-                "aggregate_s": self.aggregate_s,
-                "evaluate_s": self.evaluate_s,
-            },
+            server_s=self.seconds(),
+            profile_s=self.profile(),
             peak_memory_mb=_peak_memory_mb(),
             model_sha256=sha256(server.output),
             refused=server.ledger.refused,

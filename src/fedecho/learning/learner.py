@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -149,6 +149,12 @@ class Learner:
         if self.channels_last and parameter.dim() == 4:  # convolutions follow their weights' layout, too
             return (0, 2, 3, 1), (0, 3, 1, 2)
         return tuple(range(parameter.dim())), tuple(range(parameter.dim()))
+
+    def laid_out(self) -> Federation:
+        """The data as they are best given to a learner like this one, which then works on them without a copy."""
+        how = torch.channels_last if self.channels_last else torch.contiguous_format
+        inputs, unlabeled = (part.contiguous(memory_format=how) for part in (self.data.inputs, self.data.unlabeled))
+        return replace(self.data, inputs=inputs, unlabeled=unlabeled)
 
     def _place(self, inputs: Tensor) -> Tensor:
         """Inputs on the device, channels behind where the module wants them so."""

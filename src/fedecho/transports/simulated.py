@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable
 
 from ..errors import Stalled
@@ -27,6 +28,7 @@ class SimulatedTransport:
         up_bytes: what a client sends back.
         now_s: the clock's start.
         away: the clients that the server believes absent at `now_s`.
+        ends_at_s: when the run ends for certain: a job that ends no earlier is never computed.
     """
 
     def __init__(
@@ -37,10 +39,11 @@ class SimulatedTransport:
         up_bytes: int = 0,
         now_s: float = 0.0,
         away: Iterable[int] = (),
+        ends_at_s: float = math.inf,
     ) -> None:
         self.population, self.executor = population, executor
         self.down_bytes, self.up_bytes = down_bytes, up_bytes
-        self._now_s = now_s
+        self._now_s, self._ends_at_s = now_s, ends_at_s
         self._heap: list[tuple[float, int, int, str | None]] = []
         self._pending: set[int] = set()
         absent = set(away)
@@ -70,7 +73,7 @@ class SimulatedTransport:
                 plan = self.population.plan(task.client, task.id, task.issued_at_s, self.down_bytes, self.up_bytes)
                 self._push(plan.ends_at_s, _JOB, task.id, plan.lost)
                 self._pending.add(task.id)
-                if plan.lost is None:
+                if plan.lost is None and plan.ends_at_s < self._ends_at_s:
                     self.executor.submit(task, command.model, plan.ends_at_s)
             elif isinstance(command, Cancel):
                 self._pending.discard(command.task)

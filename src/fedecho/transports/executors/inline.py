@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
 
 from ...messages import Model, Task, Update
 
@@ -11,6 +12,8 @@ class Trainer(Protocol):
 
 class Inline:
     """Computes a job in this process, at the moment its result is asked for: never one whose result is not wanted."""
+
+    seconds: ClassVar[Mapping[str, float]] = {}
 
     def __init__(self, learner: Trainer) -> None:
         self._learner = learner
