@@ -139,12 +139,35 @@ def test_run_json(config: str, capsys: Captured) -> None:
     assert len(bytes.fromhex(found["model_sha256"])) == 32
     assert not list(Path().glob("*/"))  # nothing kept without --out
     _, again, _ = call(capsys, "run", config, "--algorithm", "fedecho", "--json")
-    timed = ("wall_s", "server_s", "peak_memory_mb")
+    timed = ("wall_s", "server_s", "profile_s", "peak_memory_mb")
     assert {k: v for k, v in json.loads(again).items() if k not in timed} == {
         k: v for k, v in found.items() if k not in timed
     }
     _, other, _ = call(capsys, "run", config, "--algorithm", "fedecho", "--json", "--set", "experiment.seed=1")
     assert json.loads(other)["model_sha256"] != found["model_sha256"]
+
+
+@pytest.mark.parametrize("executor", ["inline", "processes"])
+def test_run_profile(config: str, capsys: Captured, executor: str) -> None:
+    """Where the time went: every second once, and the workers' own beside."""
+    began = time.perf_counter()
+    arguments = ("run", config, "--algorithm", "fedecho", "--set", f"executor.name={executor}", "--profile")
+    code, out, _ = call(capsys, *arguments)
+    took = time.perf_counter() - began
+    assert code == 0
+    _, _, table = out.partition("\n\n")
+    head, *rows, together = table.splitlines()
+    assert head.split() == ["where", "the", "time", "went", "s", "share", "workers,", "s"]
+    assert [row[:26].rstrip() for row in rows] == list(cli.PROFILE.values())
+    seconds = [float(row[26:35]) for row in rows]
+    assert sum(seconds) == pytest.approx(float(together.split()[1]), abs=0.05 * len(rows) + 0.05)
+    assert 0.5 * took < float(together.split()[1]) < took + 0.1
+    assert sum(float(row[35:43].rstrip("% ")) for row in rows) == pytest.approx(100, abs=0.5)
+    _, out, _ = call(capsys, *arguments, "--json")
+    found = json.loads(out)
+    assert set(found["profile_s"]) == set(cli.PROFILE)
+    assert (found["profile_s"]["train_s"] == 0) == (found["profile_s"]["wait_s"] > 0) == (executor == "processes")
+    assert found["server_s"]["train_s"] > 0
 
 
 def test_run_table(config: str, capsys: Captured) -> None:

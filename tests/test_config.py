@@ -372,6 +372,7 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     available_fraction = 0.5
     day_s = 100
     [executor]
+    workers = 3
     threads = 2
     [records]
     checkpoint_every_s = 5

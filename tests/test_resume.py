@@ -56,7 +56,7 @@ def records(path: Path) -> dict[str, Any]:
 
 
 def numbers(result: Result) -> dict[str, Any]:
-    timed = ("wall_s", "server_s", "peak_memory_mb", "run_dir")
+    timed = ("wall_s", "server_s", "profile_s", "peak_memory_mb", "run_dir")
     return {name: value for name, value in result.to_dict().items() if name not in timed}
 
 

@@ -157,6 +157,15 @@ def test_a_job_whose_result_cannot_arrive_before_the_runs_end_is_never_computed(
     assert len(arrived) < len(log.of("dispatch"))
 
 
+def test_a_job_that_ends_with_the_run_or_later_is_not_even_handed_out() -> None:
+    people, worker = population([[1.0], [2.0], [3.0]]), Echoing()
+    executor = Inline(worker)
+    transport = SimulatedTransport(people, executor, ends_at_s=2.0)
+    send(transport, (0, 0), (1, 1), (2, 2))
+    assert set(executor._jobs) == {0}
+    assert number(transport.next()) == 0
+
+
 def test_the_hosts_speed_never_shows_in_the_events() -> None:
     people = population(SLOW, dropout=0.1, available_fraction=0.8, day_s=25.0)
     delays = iter([0.0, 0.004, 0.001, 0.008] * 50)
@@ -280,6 +289,11 @@ def test_a_recording_replays_to_the_same_facts_and_says_when_it_does_not_fit() -
     entries = inbox(log)
     assert {kind for _, kind, _, _ in entries} == {"arrived", "lost", "joined", "left", "wake"}
     assert replayed(entries, stop, people).facts == log.facts
+    executor = Inline(quadratics())
+    transport = ReplayTransport(entries, executor)
+    transport.send([Dispatch(Task(task, 0, 0, 0.0), MODEL) for task in range(8)])
+    arrived = {number for _, kind, number, _ in entries if kind == "arrived"}
+    assert set(executor._jobs) == arrived & set(range(8)) != set(range(8)), "others are not computed"
     with pytest.raises(RecordError, match="the record ends"):
         replayed(entries[:-5], stop, people)
     with pytest.raises(RecordError, match="never sent"):

@@ -30,6 +30,19 @@ from .recorder import Interrupted, Result
 from .report import write_report
 from .transports.executors import EXECUTORS
 
+PROFILE = {
+    "setup_s": "data and set-up",
+    "train_s": "training",
+    "infer_s": "predictions on U",
+    "distill_s": "distillation",
+    "aggregate_s": "aggregation",
+    "evaluate_s": "evaluation",
+    "records_s": "records",
+    "wait_s": "waiting for workers",
+    "engine_s": "clock, handing out jobs",
+}
+"""The kinds of `Result.profile_s`."""
+
 HEADER = " virtual_s   wall_s  version  updates  stale_mean  stale_max  accuracy    slow    loss"
 
 
@@ -107,7 +120,21 @@ def _run(given: argparse.Namespace) -> int:
     with Screen(table=not given.json) as screen:
         result = run(Config.load(given.config, given.algorithm, given.set), given.out, screen)
     _tell(result.to_dict() if given.json else _summary(result))
+    if given.profile and not given.json:
+        _tell("\n" + profile_table(result))
     return 0
+
+
+def profile_table(result: Result) -> str:
+    """Where a run's time went: this process's seconds and shares, and the workers' seconds of the same kind."""
+    total = sum(result.profile_s.values())
+    lines = [f"{'where the time went':26} {'s':>8} {'share':>7} {'workers, s':>11}"]
+    for kind, about in PROFILE.items():
+        here = result.profile_s[kind]
+        there = result.server_s[kind] - here if kind in ("train_s", "infer_s") else 0.0
+        elsewhere = f"{there:11.1f}" if there > 0 else ""
+        lines.append(f"{about:26} {here:8.1f} {here / total:7.1%} {elsewhere}".rstrip())
+    return "\n".join([*lines, f"{'together':26} {total:8.1f}"])
 
 
 def _resume(given: argparse.Namespace) -> int:
@@ -347,6 +374,7 @@ def parser() -> argparse.ArgumentParser:
     configured(made)
     made.add_argument("--algorithm", metavar="NAME", help="a method: an algorithm, base+stage, or a [variants] name")
     made.add_argument("--out", metavar="RUN_DIR", help="keep the records here; without it nothing is kept")
+    made.add_argument("--profile", action="store_true", help="tell where the time went, too")
     json_too(made)
 
     made = command("compare", _compare, "Run methods × seeds in parallel; print mean ± std and paired differences.")

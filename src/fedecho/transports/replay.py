@@ -10,7 +10,7 @@ from .executors import Executor
 
 
 class ReplayTransport:
-    """Brings the events of `inbox` back in their recorded order; a job's result is computed again when it arrives.
+    """Brings the events of `inbox` back in their recorded order; the results that arrived are computed again.
 
     Args:
         inbox: (time, kind, number, reason) of each event that the recorded server heard: see `fedecho.records`.
@@ -18,7 +18,9 @@ class ReplayTransport:
     """
 
     def __init__(self, inbox: Iterable[tuple[float, str, int, str]], executor: Executor) -> None:
-        self._inbox: Iterator[tuple[float, str, int, str]] = iter(inbox)
+        entries = list(inbox)
+        self._inbox: Iterator[tuple[float, str, int, str]] = iter(entries)
+        self._due = {number: place for place, (_, kind, number, _) in enumerate(entries) if kind == "arrived"}
         self.executor = executor
         self._now_s = 0.0
         self._sent: set[int] = set()
@@ -31,7 +33,8 @@ class ReplayTransport:
         for command in commands:
             if isinstance(command, Dispatch):
                 self._sent.add(command.task.id)
-                self.executor.submit(command.task, command.model, command.task.issued_at_s)
+                if (place := self._due.get(command.task.id)) is not None:
+                    self.executor.submit(command.task, command.model, place)
             elif isinstance(command, Cancel):
                 self._sent.discard(command.task)
                 self.executor.cancel(command.task)

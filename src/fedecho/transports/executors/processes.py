@@ -141,8 +141,12 @@ class Trace(Exception):
 def _work(me: int, make: Callable[[], Trainer], board: Board, desks: Memory, models: Memory, bell: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the forkserver was started by somebody else
     with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        trainer = make()
-        bell.send_bytes(b"ready")
+        try:
+            trainer = make()
+        except Exception as fault:
+            bell.send(f"{type(fault).__name__}: {fault}")
+            return
+        bell.send(None)
         while True:  # until the pipe breaks: the server closed it, or died
             desk = board.take(me)
             if desk is None:
@@ -275,7 +279,9 @@ class Processes:
     def _set_out(self, awaited: int | None = None) -> None:
         """Put the jobs needed soonest on desks, the awaited one first, and wake who sleeps."""
         if not self._workers and self._jobs:
+            began = time.perf_counter()
             self._workers = [self._start(place) for place in range(self._board.workers)]
+            self.seconds["wait_s"] += time.perf_counter() - began
         near = self._line[: int(max(0, min(self._wanted(), self._ahead)))]
         tasks = [task for _, task in near if task not in self._desk_of]
         if awaited is not None and awaited not in self._desk_of:
@@ -351,9 +357,18 @@ class Processes:
         for place in {bells[it] for it in heard if it in bells} - {ends[it] for it in heard if it in ends}:
             worker = self._workers[place]
             with contextlib.suppress(EOFError, ConnectionResetError):
-                worker.ready |= worker.bell.recv_bytes() == b"ready"
+                self._hear(worker)
         for place in sorted(ends[it] for it in heard if it in ends):
             self._replace(place)
+
+    def _hear(self, worker: _Worker) -> None:
+        """The first thing that a worker says is why it cannot begin, or nothing; then only that there is an answer."""
+        if worker.ready:
+            worker.bell.recv_bytes()
+        elif (fault := worker.bell.recv()) is None:
+            worker.ready = True
+        else:
+            raise WorkerLost(f"a worker process cannot begin: {fault}")
 
     def _replace(self, place: int) -> None:
         """A worker died: somebody else does its job again.
@@ -366,14 +381,15 @@ class Processes:
         code = worker.process.exitcode or 0
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         with contextlib.suppress(EOFError, ConnectionResetError):
-            worker.ready = worker.ready or (worker.bell.poll() and worker.bell.recv_bytes() == b"ready")
+            if not worker.ready and worker.bell.poll():
+                self._hear(worker)
         worker.bell.close()
         worker.process.close()
         if not worker.ready:
             del self._workers[place]
             raise WorkerLost(
-                f"a worker process ended before it could work ({how}); see above for why. A script that calls "
-                "fedecho needs its work under `if __name__ == '__main__':`, because workers import the script"
+                f"a worker process ended before it could begin ({how}); a script that runs experiments does so under "
+                "`if __name__ == '__main__':`, because workers import it"
             )
         with board.lock:
             board.asleep[place] = 0
