@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -554,4 +555,23 @@ def test_a_cache_that_cannot_fit_into_the_machine_is_refused(
     assert prepare(config).server.model.weights.shape == (d,)
     sizes["SC_PHYS_PAGES"] -= 1
     with pytest.raises(ConfigError, match=rf"'{method}' keeps up to {gb} vectors of the model's {d} weights for 50 c"):
+        prepare(config)
+
+
+@pytest.mark.parametrize(
+    ("stage", "bank"),
+    [({}, 50 * 400 * 4), ({"max_rows": 10}, 10 * 400 * 4), ({"max_rows": 99, "row_dtype": "float16"}, 50 * 400 * 2)],
+)
+def test_a_bank_that_cannot_fit_is_refused_with_what_can_be_done(
+    stage: dict[str, Any], bank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = {"data": {"unlabeled_size": 40, "clients": 50}, "model": {"name": "mlp", "hidden": [8]}}
+    config = Config.from_dict({"experiment": {"updates": 1}, "refine": {"name": "echo", **stage}, **tables})
+    d = 64 * 8 + 8 + 8 * 10 + 10
+    sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 4 * 4 * d + bank}
+    monkeypatch.setattr("fedecho.assembly.os.sysconf", sizes.get)
+    prepare(config)
+    sizes["SC_PHYS_PAGES"] -= 1
+    said = r"'echo' keeps the predictions of every client, 400 numbers each, for 50 clients, .*: set refine.max_rows"
+    with pytest.raises(ConfigError, match=said):
         prepare(config)

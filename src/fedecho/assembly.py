@@ -60,7 +60,7 @@ def prepare(config: Config) -> Setup:
         why = str(fault).splitlines()[0]
         raise ConfigError(f"experiment.device {config.experiment.device!r} cannot be used ({why}); try 'cpu'") from None
     learner = _learner(config, data)
-    _check_memory(config, len(learner.initial().weights))
+    _check_memory(config, len(learner.initial().weights), len(data.unlabeled) * data.classes)
     shared = None
     if parallel:  # everybody trains on the same copy of the data, this process too
         shared = Memory(1)
@@ -146,15 +146,28 @@ def _executor(config: Config, learner: Learner, server: Server, shared: Memory |
     return workers() if config.executor.name == "processes" else Auto(learner, workers)
 
 
-def _check_memory(config: Config, d: int) -> None:
-    """Refuse a rule whose state cannot fit into the machine's memory."""
+def _check_memory(config: Config, d: int, outputs: int) -> None:
+    """Refuse a rule or a stage whose state cannot fit into the machine's memory."""
     if config.experiment.device != "cpu" or not hasattr(os, "sysconf"):
         return
-    vectors = config.algorithm.memory(config.data.clients)
-    needed, there = vectors * d * 4, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
+    clients = config.data.clients
+    vectors = config.algorithm.memory(clients)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needs = {
+        f"algorithm.name {config.algorithm.name!r} keeps up to {vectors} vectors of the model's {d:,} weights": (
+            vectors * d * 4,
+            "take fewer clients, a smaller model, or a rule that keeps less",
+        )
+    }
+    for stage in config.refine:
+        about = f"refine.name {stage.name!r} keeps the predictions of every client, {outputs:,} numbers each,"
+        remedy = "set refine.max_rows, or take refine.row_dtype = 'float16' or a smaller data.unlabeled_size"
+        needs[about] = (stage.memory_bytes(clients, outputs), remedy)
+    if sum(needed for needed, _ in needs.values()) > there:
         raise ConfigError(
-            f"algorithm.name {config.algorithm.name!r} keeps up to {vectors} vectors of the model's {d:,} weights for "
-            f"{config.data.clients} clients, {needed / 1e9:.1f} GB; this machine has {there / 1e9:.1f} GB: take fewer "
-            "clients, a smaller model, or a rule that keeps less"
+            [
+                f"{about} for {clients} clients, {needed / 1e9:.1f} GB; this machine has {there / 1e9:.1f} GB: {remedy}"
+                for about, (needed, remedy) in needs.items()
+                if needed > there / 10
+            ]
         )

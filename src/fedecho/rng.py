@@ -30,7 +30,7 @@ class Key:
     def fold(self, *parts: str | int) -> Key:
         """The key below this one, along `parts` (a purpose, a client, a task, a version, …)."""
         child = Key.__new__(Key)
-        child._path = self._path + "".join(f"/{part}" for part in parts).encode()
+        child._path = b"/".join([self._path, *[str(part).encode() for part in parts]])
         return child
 
     def bits(self, draw: int = 0, size: int = 8) -> int:

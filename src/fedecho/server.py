@@ -96,8 +96,12 @@ class Stop:
 
     def progress(self, updates: int, versions: int, now_s: float) -> float:
         """The fraction of the run that is done, by the limit that is nearest."""
-        pairs = ((updates, self.updates), (versions, self.versions), (now_s, self.virtual_time_s))
-        return max((done / limit for done, limit in pairs if limit), default=0.0)
+        share = updates / self.updates if self.updates else 0.0
+        if self.versions:
+            share = max(share, versions / self.versions)
+        if self.virtual_time_s:
+            share = max(share, now_s / self.virtual_time_s)
+        return share
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,9 @@ class Server:
         self._predicting = any(stage.needs_predictions for stage in self.stages)
         self._compute = compute
         self._outputs = outputs
-        self._key = key
+        self._key, self._select = key, key.fold("select")
+        self._timed = type(algorithm).deadline_s is not Algorithm.deadline_s
+        self._silence = model.weights.new_zeros(0)  # the predictions of a run that asks for none
         absent = set(away)
         idle = [client for client in range(clients) if client not in absent]
         self._place = {client: place for place, client in enumerate(idle)}  # client to its place in the idle list
@@ -236,7 +242,8 @@ class Server:
 
     @property
     def done(self) -> bool:
-        return self.progress >= 1.0
+        ledger = self.ledger
+        return self.stop.progress(ledger.updates, ledger.model.version, ledger.now_s) >= 1.0
 
     @property
     def progress(self) -> float:
@@ -279,7 +286,7 @@ class Server:
         facts: list[Fact] = []
         if self.stop.virtual_time_s is not None:
             self._wake_at(self.stop.virtual_time_s, commands)
-        self._hand_out(commands, facts)
+        self._hand_out(self._view(), commands, facts)
         return commands, facts
 
     def handle(self, event: Event) -> tuple[list[Command], list[Fact]]:
@@ -302,10 +309,12 @@ class Server:
             ledger.timers = [at_s for at_s in ledger.timers if at_s > event.at_s]
         if self.done and not isinstance(event, Arrived):
             return commands, facts
-        if self.algorithm.ready(ledger.algorithm, self._view()):
+        view = self._view()
+        if self.algorithm.ready(ledger.algorithm, view):
             self._aggregate(commands, facts)
+            view = self._view()
         if not self.done:
-            self._hand_out(commands, facts)
+            self._hand_out(view, commands, facts)
         return commands, facts
 
     # -- events
@@ -321,19 +330,14 @@ class Server:
             return
         start = ledger.versions[task.version]
         staleness = ledger.model.version - task.version
-        reason, norm = self._fault(update, start)
+        reason, delta, norm = self._fault(update, start)
         if norm <= self.config.max_change_norm:  # refused or not: a change of regime must not be refused for ever
             ledger.norms = [*ledger.norms[1 - RECENT_NORMS :], norm]
-        predictions = update.weights.new_zeros(0)
+        predictions = self._silence
         if self._predicting and reason is None:
             predictions = self._predictions(update)
             reason = self._predictions_fault(predictions)
-        about: dict[str, Any] = {
-            "client": task.client,
-            "task": task.id,
-            "version": task.version,
-            "staleness": staleness,
-        }
+        about = {"client": task.client, "task": task.id, "version": task.version, "staleness": staleness}
         if reason is not None:
             ledger.refused += 1
             facts.append(Fact("refuse", ledger.now_s, **about, detail={"reason": reason}))
@@ -342,7 +346,7 @@ class Server:
         change = Change(
             client=task.client,
             staleness=staleness,
-            delta=update.weights - start.weights,
+            delta=delta,
             weights=update.weights,
             start=start.weights,
             current=ledger.model.weights,
@@ -352,9 +356,9 @@ class Server:
             issued_at_s=task.issued_at_s,
             extra=update.extra,
         )
-        ledger.stages = tuple(  # before its lateness is judged: lateness is what an echo is for
-            stage.on_update(state, change, predictions) for stage, state in zip(self.stages, ledger.stages, strict=True)
-        )
+        if self.stages:  # before its lateness is judged: lateness is what an echo is for
+            pairs = zip(self.stages, ledger.stages, strict=True)
+            ledger.stages = tuple(stage.on_update(state, change, predictions) for stage, state in pairs)
         if self.algorithm.too_late(staleness):
             ledger.refused += 1
             facts.append(Fact("refuse", ledger.now_s, **about, detail={"reason": "too late"}))
@@ -362,9 +366,11 @@ class Server:
             waited_s = ledger.now_s - task.issued_at_s
             detail = {"num_examples": update.num_examples, "waited_s": waited_s, "change_norm": norm}
             facts.append(Fact("accept", ledger.now_s, **about, detail={**detail, **update.metrics}))
-            change = self._revise(change, about, facts)
+            if self.stages:
+                change = self._revise(change, about, facts)
             ledger.algorithm = self.algorithm.receive(ledger.algorithm, change)
-            ledger.arrived_buffers = ledger.arrived_buffers + update.buffers
+            if update.buffers.numel():
+                ledger.arrived_buffers = ledger.arrived_buffers + update.buffers
             ledger.since_aggregation += 1
             ledger.updates += 1
         self._release(task)
@@ -385,36 +391,38 @@ class Server:
         ledger.stages = tuple(states)
         return change
 
-    def _fault(self, update: Update, start: Model) -> tuple[str | None, float]:
-        """Why the server cannot use this update, if it cannot; and the norm of its change."""
+    def _fault(self, update: Update, start: Model) -> tuple[str | None, Tensor, float]:
+        """Why the server cannot use this update, if it cannot; its change, and the norm of that."""
+        unknown = self._silence, math.nan
         for what, got, want in (
             ("weights", update.weights, start.weights),
             ("buffers", update.buffers, start.buffers),
         ):
             if got.shape != want.shape:
-                return f"{what} have shape {tuple(got.shape)}, not {tuple(want.shape)}", math.nan
+                return f"{what} have shape {tuple(got.shape)}, not {tuple(want.shape)}", *unknown
             if got.dtype != want.dtype:
-                return f"{what} have dtype {got.dtype}, not {want.dtype}", math.nan
+                return f"{what} have dtype {got.dtype}, not {want.dtype}", *unknown
         for name in self.algorithm.reports:
             value = update.extra.get(name)
             if not isinstance(value, Tensor) or value.shape != start.weights.shape:
-                return f"{name} is missing, or not of shape {tuple(start.weights.shape)}", math.nan
+                return f"{name} is missing, or not of shape {tuple(start.weights.shape)}", *unknown
             if not math.isfinite(float(torch.linalg.vector_norm(value))):
-                return f"{name} is not finite", math.nan
-        norm = float(torch.linalg.vector_norm(update.weights - start.weights))
+                return f"{name} is not finite", *unknown
+        delta = update.weights - start.weights
+        norm = float(torch.linalg.vector_norm(delta))
         if not math.isfinite(norm):  # one pass finds NaN and infinity: either makes the norm not finite
-            return "weights are not finite", norm
+            return "weights are not finite", delta, norm
         if norm > self.config.max_change_norm:
-            return f"change has an absurd norm, {norm:.3g} > {self.config.max_change_norm:.3g}", norm
+            return f"change has an absurd norm, {norm:.3g} > {self.config.max_change_norm:.3g}", delta, norm
         if len(recent := self.ledger.norms) >= RECENT_NORMS:
             usual = sorted(recent)[len(recent) // 2]
             if norm > self.config.max_change_ratio * usual > 0:
-                return f"change has an absurd norm, {norm:.3g}: the recent ones' median is {usual:.3g}", norm
-        if not bool(torch.isfinite(update.buffers).all()):
-            return "buffers are not finite", norm
+                return f"change has an absurd norm, {norm:.3g}: the recent ones' median is {usual:.3g}", delta, norm
+        if update.buffers.numel() and not bool(torch.isfinite(update.buffers).all()):
+            return "buffers are not finite", delta, norm
         if not 1 <= update.num_examples < math.inf:
-            return f"num_examples is {update.num_examples}", norm
-        return None, norm
+            return f"num_examples is {update.num_examples}", delta, norm
+        return None, delta, norm
 
     def _predictions(self, update: Update) -> Tensor:
         """The client's outputs on U: those that came with the update, or else made here."""
@@ -469,7 +477,8 @@ class Server:
         self._charge(self.config.aggregate_s)
         detail: dict[str, float | str] = {"count": ledger.since_aggregation}
         facts.append(Fact("aggregate", ledger.now_s, version=model.version, detail=detail))
-        model = self._refine(model, facts)
+        if self.stages:
+            model = self._refine(model, facts)
         if not math.isfinite(float(torch.linalg.vector_norm(model.weights))):
             raise Diverged(
                 f"the server's model is not finite after aggregation {model.version} ({ledger.updates} updates): the "
@@ -477,7 +486,8 @@ class Server:
             )
         ledger.model = ledger.versions[model.version] = model
         self._forget(current.version)
-        ledger.arrived_buffers = torch.zeros_like(ledger.arrived_buffers)
+        if buffers.numel():
+            ledger.arrived_buffers = torch.zeros_like(buffers)
         ledger.since_aggregation = 0
         if ledger.average is not None:
             ledger.average = model.weights.lerp(ledger.average, self.config.ema)
@@ -519,9 +529,9 @@ class Server:
             slots=self.config.concurrency - len(ledger.in_flight) - held,
         )
 
-    def _hand_out(self, commands: list[Command], facts: list[Fact]) -> None:
+    def _hand_out(self, view: View, commands: list[Command], facts: list[Fact]) -> None:
         ledger = self.ledger
-        chosen = self.algorithm.select(ledger.algorithm, self._view(), self._key.fold("select", ledger.next_task))
+        chosen = self.algorithm.select(ledger.algorithm, view, self._select.fold(ledger.next_task))
         if chosen:
             base = {"lr_scale": self.config.client_schedule(self.progress), "predict": float(self._predicting)}
             for client in chosen:
@@ -532,9 +542,8 @@ class Server:
                 self._holds[task.version] += 1
                 self._remove_idle(client)
                 commands.append(Dispatch(task, ledger.model))
-                facts.append(Fact("dispatch", task.issued_at_s, client=client, task=task.id, version=task.version))
-        deadline_s = self.algorithm.deadline_s(ledger.algorithm, self._view())
-        if deadline_s is not None:
+                facts.append(Fact("dispatch", task.issued_at_s, client, task.id, task.version))
+        if self._timed and (deadline_s := self.algorithm.deadline_s(ledger.algorithm, self._view())) is not None:
             self._wake_at(deadline_s, commands)
 
     def _wake_at(self, at_s: float, commands: list[Command]) -> None:

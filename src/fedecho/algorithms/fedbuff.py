@@ -56,7 +56,7 @@ class FedBuff(Algorithm):
 
     def receive(self, state: Filling, change: Change) -> Filling:
         w = (1.0 + change.staleness) ** -0.5 if self.weighting == "polynomial" else 1.0
-        return Filling(state.total + w * change.delta, state.velocity, state.count + 1)
+        return Filling(state.total.add(change.delta, alpha=w), state.velocity, state.count + 1)
 
     def ready(self, state: Filling, view: View) -> bool:
         return state.count >= self.buffer_size

@@ -135,6 +135,11 @@ class Stage(abc.ABC):
     def init(self, clients: int) -> State:
         """The state before the first update; `clients` is N."""
 
+    def memory_bytes(self, clients: int, outputs: int) -> int:
+        """How much the state may come to hold with N clients and `outputs` = |U|·C numbers of predictions each, where
+        that grows with N."""
+        return 0
+
     def on_update(self, state: State, change: Change, predictions: Tensor) -> State:
         """Hear of an update and its client's logits on U, [|U|, C]; also of one refused only for its lateness.
 

@@ -102,13 +102,18 @@ class Echo(Stage):
     def init(self, clients: int) -> Bank:
         return Bank()
 
+    def memory_bytes(self, clients: int, outputs: int) -> int:
+        rows = clients if self.max_rows is None else min(clients, self.max_rows)
+        return rows * outputs * (4 if self.row_dtype == "float32" else 2)
+
     def on_update(self, state: Bank, change: Change, predictions: Tensor) -> Bank:
         return self.put(state, change.client, predictions, change.version - change.staleness)
 
     def put(self, bank: Bank, client: int, row: Tensor, version: int) -> Bank:
         """The bank with `row` [|U|, C] in place of the client's earlier one."""
-        bank = self.evict(bank, client) if client in bank.rows else bank
-        if self.max_rows is not None and len(bank.rows) >= self.max_rows:
+        if client in bank.rows:
+            bank = self.evict(bank, client)
+        elif self.max_rows is not None and len(bank.rows) >= self.max_rows:
             bank = self.evict(bank, next(iter(bank.rows)))
         dtype: torch.dtype = getattr(torch, self.row_dtype)
         if dtype == torch.float16:  # an infinity could never be taken out of the running sum again
@@ -124,8 +129,8 @@ class Echo(Stage):
         assert bank.total is not None
         assert bank.mass is not None
         value, weight = self._contribution(bank.rows[client])
-        rows = {i: row for i, row in bank.rows.items() if i != client}
-        versions = {i: version for i, version in bank.versions.items() if i != client}
+        rows, versions = dict(bank.rows), dict(bank.versions)
+        del rows[client], versions[client]
         return Bank(rows, versions, bank.total - value, bank.mass - weight)
 
     def values(self, row: Tensor) -> Tensor:
