@@ -1,4 +1,4 @@
-"""The whole deployment on one machine: certificates, node keys, a SuperLink, SuperNodes, one run, and the end of it all.
+"""The whole deployment on one machine: certificates, node keys, a SuperLink, SuperNodes, a run, and the end of it all.
 
     python deploy.py --nodes 4 --set num-versions=6 straggler-s=30.0
 
@@ -9,6 +9,7 @@ machines the same commands run on each, with the machine's own address: `Deploym
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import ipaddress
 import os
@@ -134,7 +135,12 @@ class Deployment:
             RuntimeError: when it failed.
         """
         done = subprocess.run(
-            [str(BIN / "flwr"), *arguments], env=self.environment, capture_output=True, text=True, timeout=120, check=False
+            [str(BIN / "flwr"), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"flwr {' '.join(arguments)} failed: {done.stdout}{done.stderr}")
@@ -143,11 +149,8 @@ class Deployment:
     def kill(self, name: str) -> None:
         """End a process and all that it started, at once."""
         process = self.processes.pop(name)
-        for group in (signal.SIGKILL,):
-            try:
-                os.killpg(process.pid, group)
-            except ProcessLookupError:
-                pass
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
 
     def stop(self) -> None:
@@ -211,7 +214,9 @@ def write_private(file: Path, key: ec.EllipticCurvePrivateKey, how: serializatio
 
 
 def toml(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str | Path) else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        f'"{value}"' if isinstance(value, str | Path) else str(value).lower() if isinstance(value, bool) else str(value)
+    )
 
 
 def free_port() -> int:
@@ -239,6 +244,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="for keys, logs and the database (default: a temporary one)")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings of the app, in TOML")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that nothing is left running
     pairs = [item.partition("=") for item in given.set]
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)

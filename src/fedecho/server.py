@@ -75,10 +75,10 @@ def serve(server: Server, transport: Transport, journal: Journal) -> None:
     transport.send(commands)
     while not server.done:
         event = transport.next()
-        journal.accept(event)
+        journal.accept(event)  # what the server does follows from what it heard
         commands, facts = server.handle(event)
+        transport.send(commands)  # clients work while the model is judged
         journal.commit(facts)
-        transport.send(commands)
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ class FlowerTransport:
         self._open: dict[int, Task] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._timers: list[float] = []
+        self._seen: tuple[int, ...] = ()
         self._resting: dict[int, float] = {}
         self._failures: dict[int, int] = {}
         self._couriers = 0
@@ -302,6 +303,7 @@ class FlowerTransport:
             if isinstance(heard, _Answer):
                 self._answered(heard)
             elif isinstance(heard, _Nodes):
+                self._seen = heard.ids
                 self._counted(heard.ids)
             else:
                 self._evaluated(heard.version, heard.node, heard.reply)
@@ -315,6 +317,7 @@ class FlowerTransport:
             moments.append(self._timers[0] - self.now_s)
         if self._deadlines:
             moments.append(self._deadlines[0][0] - time.monotonic())
+        moments += [until - time.monotonic() for until in self._resting.values()]
         return max(0.0, min(moments))
 
     def _look_at_the_clock(self) -> None:
@@ -326,6 +329,11 @@ class FlowerTransport:
             task = self._open.get(number)
             if task is not None:
                 self._failed(self._nodes[task.client], number, f"no answer within {self._timeout_s:g} s")
+        rested = [node for node, until in self._resting.items() if until <= time.monotonic()]
+        for node in rested:
+            del self._resting[node]
+        if rested:
+            self._counted(self._seen)
 
     def _answered(self, answer: _Answer) -> None:
         reply = answer.reply
@@ -373,7 +381,7 @@ class FlowerTransport:
 
     def _counted(self, ids: Iterable[int]) -> None:
         """Tell who came and who went since the last look."""
-        awake = {node for node in ids if self._resting.get(node, 0.0) <= time.monotonic()}
+        awake = {node for node in ids if node not in self._resting}
         for node in sorted(awake - self._clients.keys()):
             client = len(self._nodes)
             self._nodes[client], self._clients[node] = node, client
