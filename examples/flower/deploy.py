@@ -38,8 +38,8 @@ class Deployment:
         folder: keys, certificates, logs and the SuperLink's database go here.
         secure: TLS and node keys.
         port: the SuperLink's; a free one by default.
-        isolation: "process": the ServerApp runs in a process of its own beside a SuperLink that may be restarted; else
-            "subprocess", below the SuperLink.
+        isolation: "subprocess": ServerApps run below the SuperLink; "process": beside it, started by `start_executor`, so
+            that the SuperLink may be restarted under them.
     """
 
     def __init__(self, folder: Path, secure: bool = True, port: int = 0, isolation: str = "subprocess") -> None:
@@ -90,6 +90,12 @@ class Deployment:
             command += ["--insecure"]
         self.start("superlink", command)
         wait_for(self.port, self.processes["superlink"], self.log("superlink"))
+
+    def start_executor(self) -> None:
+        """What runs ServerApps beside a SuperLink of the isolation "process"; it outlives the SuperLink."""
+        command = ["flower-superexec", "--runtime-api-address", self.address]
+        command += ["--root-certificates", str(self.certificate)] if self.secure else ["--insecure"]
+        self.start("executor", command)
 
     def start_node(self, number: int, nodes: int, registered: bool = True) -> None:
         """A SuperNode that holds partition `number` of `nodes`."""
