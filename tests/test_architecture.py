@@ -40,6 +40,7 @@ ROOMS = [
     "compare",
     "tune",
     "report",
+    "flower",
     "cli",
 ]
 """From the ground up."""

@@ -58,7 +58,7 @@ def test_every_fault_at_once() -> None:
     )
     assert found == (
         "[polulation] is not a table of a configuration (did you mean 'population'?); there are experiment, data, "
-        "model, client, server, algorithm, refine, population, executor, records, variants",
+        "model, client, server, algorithm, refine, population, transport, executor, records, variants",
         "experiment.sed is not a setting (did you mean 'seed'?); there are name, seed, updates, versions, "
         "virtual_time_s, eval_every, evaluate, device",
         "experiment.evaluate is 'train'; it must be one of 'test', 'validation'",
@@ -371,12 +371,15 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     timeout_s = 5
     available_fraction = 0.5
     day_s = 100
+    [transport]
+    evaluate_every = 2
     [executor]
     workers = 3
     threads = 2
     [records]
     checkpoint_every_s = 5
     tensorboard = true
+    keep = "all"
     [variants.mine]
     method = "fadas"
     algorithm.lr = 0.1
@@ -392,9 +395,10 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
         for f in dataclasses.fields(part):
             alone = (name, f.name) in {
                 ("executor", "name"),
+                ("transport", "name"),
                 ("population", "assignment"),
                 ("population", "slow_s"),
-            }  # one choice; excludes counts; asks for a regime
+            }  # one choice; leaves tables out; excludes counts; asks for a regime
             assert f.name in table or alone, f"{name}.{f.name} is not in this test"
             assert alone or getattr(part, f.name) != getattr(defaults, f.name), f"{name}.{f.name} is the default here"
     stage = given["refine"][0]
@@ -403,6 +407,24 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     (tmp_path / "again.toml").write_text(config.to_toml(), encoding="utf-8")
     assert Config.load(tmp_path / "again.toml") == config
     assert Config.from_dict(config.to_dict()) == config
+
+
+def test_round_trip_of_a_live_run() -> None:
+    """Its clients' training, data and delays are their own: nothing is said of them."""
+    tables = {
+        "experiment": {"versions": 5},
+        "data": {"dataset": "flower", "clients": 3},
+        "server": {"concurrency": 2**31},
+        "transport": {"name": "flower"},
+        "model": {"name": "task:Net"},
+    }
+    config = Config.from_dict(tables)
+    told = config.to_dict()
+    assert told["data"] == tables["data"]
+    assert not {"client", "population"} & told.keys()
+    assert Config.from_dict(told) == config
+    nameless = dataclasses.replace(config, model=dataclasses.replace(config.model, name=""))
+    assert "model" not in nameless.to_dict()
 
 
 def test_defaults() -> None:

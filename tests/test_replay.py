@@ -148,6 +148,7 @@ def test_command(
         "matches": False,
         "updates": 100,
         "versions": 100,
+        "from_version": 0,
     }
     assert cli.main(["replay", str(folder)]) == 1
     assert "differs from the recorded 000000000000" in capsys.readouterr().out

@@ -118,7 +118,7 @@ def area(metrics: Metrics, until_s: float, name: str = "accuracy") -> float:
 def reached(metrics: Metrics, target: float) -> tuple[int, float] | None:
     """Updates and virtual seconds at the first evaluation with an accuracy of at least `target`; None without one."""
     for row in metrics:
-        if row["accuracy"] >= target:
+        if row["accuracy"] is not None and row["accuracy"] >= target:
             return int(row["updates"]), float(row["virtual_time_s"])
     return None
 
@@ -245,9 +245,9 @@ def summarize(
             by_method[run.label][run.seed] = run
     reference = list(by_method)[-1] if reference is None else reference
     done = [run for by_seed in by_method.values() for run in by_seed.values()]
-    means = [fmean(_final(run) for run in by_seed.values()) for by_seed in by_method.values() if by_seed]
+    finals = [_spread(run.result.final_accuracy for run in r.values() if run.result) for r in by_method.values()]
     if target is None:
-        target = math.floor(95 * max(means, default=0.0)) / 100
+        target = math.floor(95 * max((final.mean for final in finals if final is not None), default=0.0)) / 100
     until_s = min((run.metrics[-1]["virtual_time_s"] for run in done), default=0.0)
     yardstick = by_method.get(reference, {})
     rows = [
@@ -255,11 +255,6 @@ def summarize(
         for label, by_seed in by_method.items()
     ]
     return Table(rows, reference, target, until_s, sorted({run.seed for run in done}))
-
-
-def _final(run: Run) -> float:
-    assert run.result is not None
-    return run.result.final_accuracy
 
 
 def _row(
@@ -291,7 +286,7 @@ def _row(
             sum(r.server_s.get(kind, 0.0) for kind in ("infer_s", "distill_s", "aggregate_s")) for r in results.values()
         ),
         memory=_spread(r.peak_memory_mb for r in results.values()),
-        difference=_spread(results[seed].final_accuracy - r.final_accuracy for seed, r in theirs.items()),
+        difference=_spread(_minus(results[seed].final_accuracy, r.final_accuracy) for seed, r in theirs.items()),
         slow_difference=_spread(
             _minus(results[seed].slow_client_accuracy, r.slow_client_accuracy) for seed, r in theirs.items()
         ),

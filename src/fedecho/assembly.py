@@ -7,45 +7,98 @@ import math
 import multiprocessing
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import population as populations
 from .config import Config
 from .data.federation import Federation, federation
 from .errors import ConfigError
-from .learning.learner import Learner
+from .learning.learner import ClientConfig, Learner
 from .learning.models import MODELS
+from .messages import Model
+from .records import environment
 from .registry import import_object
 from .rng import Key
 from .server import Server
 from .transports.executors import Auto, Executor, Inline, Processes, processes
 from .transports.executors.memory import Memory
 
+Judge = Callable[[Model], Mapping[str, float | None]]
+"""Judges a model: accuracy, loss, slow_client_accuracy, fast_client_accuracy (see `records.METRICS`); None: unknown."""
+
 
 @dataclass(frozen=True)
 class Setup:
-    """The parts of a run."""
+    """The parts that every run has.
+
+    Attributes:
+        config: what is run.
+        server: with the initial model.
+        judge: judges the server's model when it is time.
+        export: the model as a plain state_dict, contiguous CPU tensors.
+        learner: the server's own learning; None on a live federation whose server only aggregates.
+    """
 
     config: Config
+    server: Server
+    judge: Judge
+    export: Callable[[Model], dict[str, Tensor]]
+    learner: Learner | None
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of learning so far, by kind."""
+        return {"train_s": 0.0, "infer_s": 0.0, "distill_s": 0.0} if self.learner is None else self.learner.seconds
+
+    @property
+    def elsewhere(self) -> Mapping[str, float]:
+        """Seconds of learning in other processes, by kind; `wait_s`: for them; `setup_s`: to build the parts."""
+        return {}
+
+    def environment(self) -> dict[str, Any]:
+        """What decides the bits of the run."""
+        channels_last = self.learner is not None and self.learner.channels_last
+        memory_format = "channels_last" if channels_last else "contiguous"
+        return environment(self.config.experiment.device, self.config.executor.threads, memory_format)
+
+    def close(self) -> None:
+        """End what the parts keep running."""
+
+
+@dataclass(frozen=True)
+class Simulation(Setup):
+    """The parts of a simulated run."""
+
     data: Federation
     population: populations.Population
     learner: Learner
-    server: Server
     executor: Executor
-    seconds: float
-    """What it took to build them."""
+    set_up_s: float
+
+    @property
+    def elsewhere(self) -> Mapping[str, float]:
+        return {**self.executor.seconds, "setup_s": self.set_up_s}
+
+    def close(self) -> None:
+        self.executor.close()
 
 
-def prepare(config: Config) -> Setup:
-    """Build every part of a run.
+def prepare(config: Config) -> Simulation:
+    """Build every part of a simulated run.
 
     Raises:
         ConfigError, DataError, MissingExtra: for what cannot be built, with the remedy.
     """
+    if config.transport.name != "simulated":
+        raise ConfigError(
+            f"transport.name is {config.transport.name!r}: a live federation is served by a Flower ServerApp with "
+            "`fedecho.flower`; leave [transport] out to simulate one"
+        )
     began = time.perf_counter()
     parallel = _workers(config) > 0
     if parallel:
@@ -54,11 +107,7 @@ def prepare(config: Config) -> Setup:
     settings = {f.name: getattr(config.population, f.name) for f in dataclasses.fields(config.population)}
     population = populations.build(config.data.clients, key, **settings)
     data = federation(config.data, key.fold("data"), population.members("slow"))
-    try:
-        torch.zeros(1, device=config.experiment.device)
-    except (RuntimeError, AssertionError) as fault:  # torch raises either, depending on how it was built
-        why = str(fault).splitlines()[0]
-        raise ConfigError(f"experiment.device {config.experiment.device!r} cannot be used ({why}); try 'cpu'") from None
+    _check_device(config.experiment.device)
     learner = _learner(config, data)
     _check_memory(config, len(learner.initial().weights), len(data.unlabeled) * data.classes)
     shared = None
@@ -80,8 +129,9 @@ def prepare(config: Config) -> Setup:
         (len(data.unlabeled), data.classes),
         [client for client in range(config.data.clients) if not population.present(client, 0.0)],
     )
-    executor = _executor(config, learner, server, shared)
-    return Setup(config, data, population, learner, server, executor, time.perf_counter() - began)
+    executor, judge = _executor(config, learner, server, shared), _judge(config, data, population, learner)
+    set_up_s = time.perf_counter() - began
+    return Simulation(config, server, judge, learner.state_dict, learner, data, population, executor, set_up_s)
 
 
 def _learner(config: Config, data: Federation) -> Learner:
@@ -102,6 +152,110 @@ def _learner(config: Config, data: Federation) -> Learner:
 
     key, rule, device = Key(config.experiment.seed), config.algorithm.client_rule, config.experiment.device
     return Learner(make, data, config.client, key, rule, device, model.memory_format)
+
+
+def _judge(config: Config, data: Federation, population: populations.Population, learner: Learner) -> Judge:
+    """Accuracy and loss on the part that judges, and accuracy under the label mixes of slow and of fast clients."""
+    inputs, labels = data.validation if config.experiment.evaluate == "validation" else data.test
+    members = {group: population.members(group) for group in ("slow", "fast")}
+    mixes = {group: data.label_mix(clients) for group, clients in members.items() if clients}
+
+    def judge(model: Model) -> dict[str, float | None]:
+        found = learner.evaluate(model, inputs, labels)
+        under = {group: found.accuracy_under(mix) for group, mix in mixes.items()}
+        shares = {group: share for group, share in under.items() if not math.isnan(share)}  # else: classes unseen
+        return {
+            "accuracy": found.accuracy,
+            "loss": found.loss,
+            "slow_client_accuracy": shares.get("slow"),
+            "fast_client_accuracy": shares.get("fast"),
+        }
+
+    return judge
+
+
+def prepare_live(
+    config: Config,
+    read: Callable[[Learner | None], Model],
+    build: Callable[[], nn.Module] | None,
+    unlabeled: Tensor | None,
+    judge: Judge,
+    export: Callable[[Learner | None, Model], dict[str, Tensor]],
+) -> Setup:
+    """Build the parts of a run on a live federation: clients come by `Joined`, and none is there before.
+
+    Args:
+        config: what is run; of its data only the number of clients counts.
+        read: the initial model, in the learner's layout where there is a learner.
+        build: makes the module, for a server that predicts or distils.
+        unlabeled: U, [|U|, *shape] float32, likewise.
+        judge: judges the server's model.
+        export: the model as a plain state_dict.
+
+    Raises:
+        ConfigError: for what cannot be built, with the remedy.
+    """
+    torch.set_num_threads(config.executor.threads)
+    key = Key(config.experiment.seed)
+    _check_device(config.experiment.device)
+    learner, outputs = None, None
+    if config.refine:
+        if build is None:
+            raise ConfigError(f"{config.method} learns on the server: give it `model`, which builds the module")
+        predicting = any(stage.needs_predictions for stage in config.refine)
+        if unlabeled is None or (predicting and not len(unlabeled)):
+            few = "" if predicting else "; [0, *shape] does, for it looks at no real input"
+            raise ConfigError(
+                f"{config.method} needs `unlabeled`: give it the public inputs, [|U|, *shape] float32{few}"
+            )
+        learner = public_learner(build, unlabeled, key, config.experiment.device)
+        outputs = (len(unlabeled), learner.data.classes)
+    initial = read(learner)
+    _check_memory(config, len(initial.weights), math.prod(outputs) if outputs is not None else 0)
+    clients = config.data.clients
+    server = Server(
+        config.algorithm,
+        initial,
+        clients,
+        key.fold("server"),
+        config.experiment.stop,
+        config.server,
+        config.refine,
+        learner,
+        outputs,
+        range(clients),
+    )
+    return Setup(config, server, judge, lambda model: export(learner, model), learner)
+
+
+def public_learner(build: Callable[[], nn.Module], unlabeled: Tensor, key: Key, device: str) -> Learner:
+    """A learner that holds no client's data, only U, [|U|, *shape] float32.
+
+    Raises:
+        ConfigError: when the module does not answer inputs of that shape with logits [n, C].
+    """
+    unlabeled = unlabeled.detach().float().cpu()
+    shape = tuple(unlabeled.shape[1:])
+    try:
+        with torch.no_grad():
+            logits = build().eval()(torch.zeros(2, *shape))
+    except Exception as fault:  # whatever the module raises
+        raise ConfigError(
+            f"the model cannot take `unlabeled` [n, {shape}]: {fault}; give inputs as it is fed"
+        ) from fault
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ConfigError(f"the model gives {got} for two inputs; it must give logits [2, C]")
+    data = Federation.public(unlabeled, int(logits.shape[1]))
+    return Learner(build, data, ClientConfig(), key, None, device, "contiguous")
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as fault:  # torch raises either, depending on how it was built
+        why = str(fault).splitlines()[0]
+        raise ConfigError(f"experiment.device {device!r} cannot be used ({why}); try 'cpu'") from None
 
 
 @dataclass(frozen=True)

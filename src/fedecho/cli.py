@@ -150,7 +150,8 @@ def _replay(given: argparse.Namespace) -> int:
     if given.json:
         _tell(dataclasses.asdict(found))
     elif found.matches:
-        _tell(f"{found.updates} updates replayed: the model matches the recorded one ({found.model_sha256[:12]})")
+        part = f", from version {found.from_version} on (what came before was not kept)" if found.from_version else ""
+        _tell(f"{found.updates} updates replayed{part}: the model matches the recorded one ({found.model_sha256[:12]})")
     else:
         _tell(f"the replayed model {found.model_sha256[:12]} differs from the recorded {found.recorded_sha256[:12]}")
     return 0 if found.matches else 1

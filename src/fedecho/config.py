@@ -100,6 +100,20 @@ class ExecutorConfig:
 
 
 @dataclass(frozen=True)
+class TransportConfig:
+    """The `[transport]` table: between the server and its clients.
+
+    Attributes:
+        name: "simulated", or "flower" in the record of a run on a live federation, whose clients' delays, data and
+            training are their own. `fedecho run` simulates; `fedecho.flower` is what runs on a federation.
+        evaluate_every: on a live federation, model versions between evaluations.
+    """
+
+    name: Literal["simulated", "flower"] = "simulated"
+    evaluate_every: int = 1
+
+
+@dataclass(frozen=True)
 class RecordsConfig:
     """The `[records]` table.
 
@@ -107,10 +121,13 @@ class RecordsConfig:
         checkpoint_every_s: real seconds between checkpoints; they never change the result.
         tensorboard: write the metrics and what the stages record into the run folder's `tensorboard` too, for
             TensorBoard (extra `tensorboard`); without a run folder nothing is written.
+        keep: what clients of a live federation sent: "checkpoint" keeps it until a checkpoint holds what came of it,
+            which is what recovery needs; "all" keeps everything, so that the whole run can be replayed.
     """
 
     checkpoint_every_s: float = 30.0
     tensorboard: bool = False
+    keep: Literal["checkpoint", "all"] = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -125,6 +142,7 @@ class Config:
     algorithm: Algorithm = field(default_factory=lambda: FedBuff(buffer_size=5))
     refine: tuple[Stage, ...] = ()
     population: PopulationConfig = field(default_factory=PopulationConfig)
+    transport: TransportConfig = field(default_factory=TransportConfig)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     records: RecordsConfig = field(default_factory=RecordsConfig)
     variants: Mapping[str, Any] = field(default_factory=dict)
@@ -144,13 +162,20 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Plain tables, without what is None; `Config.from_dict` reads them back to an equal configuration."""
         tables: dict[str, Any] = {}
+        simulated = self.transport.name == "simulated"
         for part in dataclasses.fields(self):
             value = getattr(self, part.name)
             if part.name == "algorithm":
                 tables[part.name] = {"name": _spelled(value), **_plain(value)}
             elif part.name == "refine":
                 tables[part.name] = [{"name": _spelled(stage), **_plain(stage)} for stage in value]
+            elif not simulated and part.name in ("client", "population"):
+                continue  # the clients' own affair
+            elif not simulated and part.name == "data":
+                tables[part.name] = {"dataset": value.dataset, "clients": value.clients}
             elif part.name == "model":
+                if not value.name:
+                    continue
                 kept = {"name": value.name, "memory_format": value.memory_format}
                 tables[part.name] = {**kept, **_plain(value.options)}
             else:
@@ -181,6 +206,7 @@ class Config:
             "client": ClientConfig,
             "server": ServerConfig,
             "population": PopulationConfig,
+            "transport": TransportConfig,
             "executor": ExecutorConfig,
             "records": RecordsConfig,
         }
@@ -480,8 +506,8 @@ _RANGES: dict[tuple[Callable[[float], bool], str], str] = {
     "max_staleness a b mu tau_c over_selection round_deadline_s staleness_power refine.steps prior "
     "lam sigma iota similarity_weight tau_algo distill_after generate_after adversarial",
     _AT_LEAST_1: "updates versions eval_every clients classes_per_client max_examples unlabeled_size epochs steps "
-    "batch_size concurrency workers buffer_size cohort threads every max_rows staleness_bound warm_up teachers "
-    "generate_every pool_size synthesis_batch synthesis_steps latent_size width probes",
+    "batch_size concurrency workers buffer_size cohort threads every evaluate_every max_rows staleness_bound warm_up "
+    "teachers generate_every pool_size synthesis_batch synthesis_steps latent_size width probes",
     _ABOVE_0: "virtual_time_s lr alpha gamma eps temperature prior_floor mu_alpha staleness_weight s_max generator_lr "
     "latent_lr probe_temperature",
     _ABOVE_0_OR_INF: "max_change_norm max_change_ratio checkpoint_every_s",
@@ -527,7 +553,8 @@ def _cross_faults(parts: Mapping[str, Any]) -> list[str]:
         faults.append("[experiment] has no limit; set updates, versions or virtual_time_s")
     if experiment and data and experiment.evaluate == "validation" and data.validation == 0:
         faults.append("experiment.evaluate is 'validation' but data.validation is 0; keep some examples for it")
-    if server and data and server.concurrency > data.clients:
+    live = parts["transport"] and parts["transport"].name != "simulated"  # where clients come and go as they like
+    if server and data and not live and server.concurrency > data.clients:
         faults.append(
             f"server.concurrency ({server.concurrency}) exceeds data.clients ({data.clients}): more jobs than workers; "
             "lower one or raise the other"
@@ -542,7 +569,7 @@ def _cross_faults(parts: Mapping[str, Any]) -> list[str]:
     room = min(
         data.clients if data else math.inf, server.concurrency if server and server.refill == "batch" else math.inf
     )
-    if warm_up > room:
+    if warm_up > room and not live:
         faults.append(
             f"algorithm.warm_up ({warm_up}) exceeds the {room} clients that can be heard before the first step: no "
             "aggregation could ever happen; lower it"

@@ -16,20 +16,23 @@ import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from . import tensorboard
-from .assembly import Setup, prepare
+from .assembly import Setup, Simulation, prepare, prepare_live
 from .config import Config, read_toml
-from .errors import RecordError
-from .messages import Event, Fact
+from .errors import ConfigError, RecordError
+from .messages import Event, Fact, Model
 from .recorder import Observer, Recorder, Result, sha256
-from .records import RunFolder, environment
+from .records import RunFolder
+from .registry import import_object
 from .server import Journal, Transport, serve
-from .transports.replay import ReplayTransport
+from .transports.replay import KeptTransport, ReplayTransport
 from .transports.simulated import SimulatedTransport
 
 
@@ -52,8 +55,8 @@ def run(config: Config, out: str | Path | None = None, observer: Observer | None
     setup = prepare(config)
     folder = None
     if out is not None:
-        folder = RunFolder.create(Path(out), config.to_toml(), _environment(setup))
-    return _drive(setup, Recorder(setup, folder, observer), _simulated(setup))
+        folder = RunFolder.create(Path(out), config.to_toml(), setup.environment())
+    return drive(setup, Recorder(setup, folder, observer), _simulated(setup))
 
 
 def resume(run_dir: str | Path, observer: Observer | None = None) -> Result:
@@ -69,47 +72,110 @@ def resume(run_dir: str | Path, observer: Observer | None = None) -> Result:
         if (result := Result.of(folder)) is not None:
             folder.drop_checkpoints()  # it may have been killed just before it did so itself
             return result
-        setup = prepare(Config.from_dict(read_toml(folder.path / "config.toml")))
+        config = Config.from_dict(read_toml(folder.path / "config.toml"))
+        if config.transport.name != "simulated":
+            raise RecordError(
+                f"{run_dir} is a run on a live federation; start its ServerApp again: it goes on from there"
+            )
+        setup = prepare(config)
         recorder = Recorder(setup, folder, observer)
-        _warn_of_changes(folder, setup)
+        warn_of_changes(folder, setup)
         checkpoint = folder.load_checkpoint(setup.config.experiment.device)
         if checkpoint is None:
             folder.forget_after(-1)  # killed before its first checkpoint: begin again
         else:
             recorder.restore(*checkpoint)
-        return _drive(setup, recorder, _simulated(setup))
+        return drive(setup, recorder, _simulated(setup))
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay came to: the recomputed model's digest, the recorded one, and whether they are equal."""
+    """What a replay came to.
+
+    Attributes:
+        model_sha256: of the recomputed model.
+        recorded_sha256: of the recorded one.
+        matches: whether they are equal.
+        updates: accepted in the whole run.
+        versions: made in the whole run.
+        from_version: where the replay began: 0, or the version of the last checkpoint of a live run that kept no
+            more.
+    """
 
     model_sha256: str
     recorded_sha256: str
     matches: bool
     updates: int
     versions: int
+    from_version: int = 0
 
 
-def replay(run_dir: str | Path, observer: Observer | None = None) -> Replayed:
+def replay(
+    run_dir: str | Path, observer: Observer | None = None, model: Callable[[], nn.Module] | None = None
+) -> Replayed:
     """Recompute a finished run's model from its recorded events.
+
+    Args:
+        run_dir: the run's folder.
+        observer: is told how it goes.
+        model: builds the module of a live run whose server learned, where it cannot be imported by its recorded name.
 
     Raises:
         RecordError: when the folder holds no finished run, or its record does not fit.
+        ConfigError: when the module of a live run cannot be built here.
     """
-    with contextlib.closing(RunFolder.open(Path(run_dir))) as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(contextlib.closing(RunFolder.open(Path(run_dir))))
         summary = folder.summary()
+        config = Config.from_dict(read_toml(folder.path / "config.toml"))
+        live = config.transport.name != "simulated"
         if summary is None:
-            raise RecordError(f"{run_dir} is not finished; `fedecho resume {run_dir}` finishes it")
-        setup = prepare(Config.from_dict(read_toml(folder.path / "config.toml")))
+            how = "start its ServerApp again to finish it" if live else f"`fedecho resume {run_dir}` finishes it"
+            raise RecordError(f"{run_dir} is not finished; {how}")
+        began = 0
+        if live:
+            setup, transport, began = _kept(folder, config, model)
+        else:
+            simulation = prepare(config)
+            inbox = stack.enter_context(contextlib.closing(folder.inbox()))
+            setup, transport = simulation, ReplayTransport(inbox, simulation.executor)
         recorder = _Silent(setup, observer)
         if observer is not None:
             observer.started(setup)
-        with contextlib.closing(setup.executor), contextlib.closing(folder.inbox()) as inbox:
-            serve(setup.server, ReplayTransport(inbox, setup.executor), recorder)
+        stack.enter_context(contextlib.closing(setup))
+        serve(setup.server, transport, recorder)
     digest, recorded = sha256(setup.server.output), str(summary["model_sha256"])
     ledger = setup.server.ledger
-    return Replayed(digest, recorded, digest == recorded, ledger.updates, ledger.model.version)
+    return Replayed(digest, recorded, digest == recorded, ledger.updates, ledger.model.version, began)
+
+
+def _kept(folder: RunFolder, config: Config, model: Callable[[], nn.Module] | None) -> tuple[Setup, Transport, int]:
+    """The parts of a live run as it began, or as they were at its last checkpoint; what was heard from then on."""
+    start = folder.load_start()
+    if config.refine and model is None:
+        name = read_toml(folder.path / "config.toml").get("model", {}).get("name", "")
+        if not name:
+            raise ConfigError(
+                f"{folder.path} does not say how its model is built (the ServerApp gave a function that has no name to "
+                "import it by); replay it from Python with fedecho.replay(run_dir, model=...)"
+            )
+        model = import_object(name, "model")
+    setup = prepare_live(
+        config,
+        lambda learner: Model(0, start["weights"], start["buffers"]),
+        model,
+        start.get("unlabeled"),
+        lambda judged: {},
+        lambda learner, kept: {},
+    )
+    after = 0
+    if config.records.keep == "checkpoint":
+        checkpoint = folder.load_checkpoint(config.experiment.device)
+        if checkpoint is None:
+            raise RecordError(f'{folder.path} has no checkpoint to replay from; keep = "all" keeps the whole run')
+        after, state = checkpoint
+        setup.server.restore(state["ledger"])
+    return setup, KeptTransport(folder.again(after)), setup.server.model.version
 
 
 class _Silent:
@@ -125,20 +191,15 @@ class _Silent:
             self._observer.progressed(self._setup)
 
 
-def _environment(setup: Setup) -> dict[str, Any]:
-    memory_format = "channels_last" if setup.learner.channels_last else "contiguous"
-    return environment(setup.config.experiment.device, setup.config.executor.threads, memory_format)
-
-
-def _warn_of_changes(folder: RunFolder, setup: Setup) -> None:
+def warn_of_changes(folder: RunFolder, setup: Setup) -> None:
     """Say so when something that decides the bits is not what it was when the run began."""
-    then, now = json.loads((folder.path / "environment.json").read_text(encoding="utf-8")), _environment(setup)
+    then, now = json.loads((folder.path / "environment.json").read_text(encoding="utf-8")), setup.environment()
     changed = [f"{name} {then.get(name)} is now {value}" for name, value in now.items() if then.get(name) != value]
     if changed:
         warnings.warn(f"{folder.path}: {'; '.join(changed)}: the bits may differ from here on", stacklevel=3)
 
 
-def _simulated(setup: Setup) -> Transport:
+def _simulated(setup: Simulation) -> Transport:
     ledger, data = setup.server.ledger, setup.data
     predicting = any(stage.needs_predictions for stage in setup.config.refine)
     model = setup.server.model
@@ -154,7 +215,7 @@ def _simulated(setup: Setup) -> Transport:
     )
 
 
-def _drive(setup: Setup, recorder: Recorder, transport: Transport) -> Result:
+def drive(setup: Setup, recorder: Recorder, transport: Transport) -> Result:
     """Serve until the end, then write it down."""
     folder, observer = recorder.folder, recorder.observer
     if observer is not None:
@@ -166,12 +227,12 @@ def _drive(setup: Setup, recorder: Recorder, transport: Transport) -> Result:
         result = recorder.result()
         if folder is not None:
             folder.flush()
-            folder.save_model(setup.learner.state_dict(setup.server.output))
+            folder.save_model(setup.export(setup.server.output))
             folder.save_summary(result.to_dict())
-            folder.drop_checkpoints()
+            recorder.finish()
         return result
     finally:
-        setup.executor.close()
+        setup.close()
         recorder.close()
         if folder is not None:
             folder.close()

@@ -3,7 +3,7 @@
 All are frozen, and the tensors in them are never changed in place: a value can be shared by reference, kept, or sent.
 
     Task      one job for one client            Dispatch Cancel WakeAt     what the server asks of a transport
-    Update    what a client answers             Arrived Lost Joined Left Wake   what a transport tells the server
+    Update    what a client answers             Arrived Rejected Lost Joined Left Wake   what a transport tells it
     Model     one version of the server's model Fact                       what happened, for the records
 """
 
@@ -79,6 +79,15 @@ class Arrived:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejected:
+    """An answer that the transport could not read."""
+
+    at_s: float
+    task: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     at_s: float
     task: int
@@ -87,8 +96,17 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
+    """A client is there: one that was away, or a new one, whose number is then N.
+
+    Attributes:
+        at_s: when.
+        client: its number.
+        name: what the transport knows it by, if it is known by more than its number.
+    """
+
     at_s: float
     client: int
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +120,7 @@ class Wake:
     at_s: float
 
 
-Event: TypeAlias = Arrived | Lost | Joined | Left | Wake
+Event: TypeAlias = Arrived | Rejected | Lost | Joined | Left | Wake
 
 
 # -- commands: what the server asks of a transport ---------------------------------------------------------------------

@@ -53,8 +53,8 @@ class Result:
         updates: updates accepted.
         virtual_time_s: the transport's clock at the end.
         wall_s: real seconds, set-up not included.
-        final_accuracy: mean of the last five evaluations.
-        best_accuracy: the best evaluation.
+        final_accuracy: mean of the last five evaluations; None where nobody judges (on a live federation).
+        best_accuracy: the best evaluation, likewise.
         slow_client_accuracy: mean of the last five evaluations on the slow clients' label distribution; None where
             nobody is slow.
         fast_client_accuracy: likewise for the fast clients.
@@ -76,8 +76,8 @@ class Result:
     updates: int
     virtual_time_s: float
     wall_s: float
-    final_accuracy: float
-    best_accuracy: float
+    final_accuracy: float | None
+    best_accuracy: float | None
     slow_client_accuracy: float | None
     fast_client_accuracy: float | None
     server_s: dict[str, float]
@@ -123,23 +123,23 @@ class Recorder:
         self._began = self._handed_s = time.perf_counter()
         self._learning_s = 0.0
         self._saved_s = time.perf_counter()
-        config, data = setup.config, setup.data
-        self._judged = data.validation if config.experiment.evaluate == "validation" else data.test
-        members = {group: setup.population.members(group) for group in ("slow", "fast")}
-        self._mixes = {group: data.label_mix(clients) for group, clients in members.items() if clients}
 
     # -- the journal
 
     def accept(self, event: Event) -> None:
         began = time.perf_counter()
         self.seq += 1
-        if self.folder is not None:
-            self.folder.add_inbox(self.seq, event)
-        self._handed_s, self._learning_s = time.perf_counter(), sum(self.setup.learner.seconds.values())
+        self._keep(event)
+        self._handed_s, self._learning_s = time.perf_counter(), sum(self.setup.seconds.values())
         self.records_s += self._handed_s - began
 
+    def _keep(self, event: Event) -> None:
+        """Write the event down; on disk with the next checkpoint, as it can be computed again."""
+        if self.folder is not None:
+            self.folder.add_inbox(self.seq, event)
+
     def commit(self, facts: Sequence[Fact]) -> None:
-        learning_s = sum(self.setup.learner.seconds.values()) - self._learning_s
+        learning_s = sum(self.setup.seconds.values()) - self._learning_s
         began, judged_s = time.perf_counter(), self.evaluate_s
         self.aggregate_s += began - self._handed_s - learning_s
         server = self.setup.server
@@ -164,8 +164,7 @@ class Recorder:
             if fact.kind == "refine" and (board := self.board) is not None:
                 board.refined(fact.detail, server.ledger.updates)
         self._window = (updates, tau_sum, tau_max, loss)
-        accepted = any(fact.kind == "accept" for fact in facts)
-        if not self.rows or (accepted and server.ledger.updates % self.setup.config.experiment.eval_every == 0):
+        if not self.rows or self._due(facts):
             self.evaluate()
         if self.observer is not None:
             self.observer.progressed(self.setup)
@@ -180,13 +179,16 @@ class Recorder:
 
     # -- judging
 
+    def _due(self, facts: Sequence[Fact]) -> bool:
+        """Is it time to judge the model?"""
+        accepted = any(fact.kind == "accept" for fact in facts)
+        return accepted and self.setup.server.ledger.updates % self.setup.config.experiment.eval_every == 0
+
     def evaluate(self) -> None:
         """Judge the server's model and add a row."""
         began = time.perf_counter()
         server, (updates, tau_sum, tau_max, loss) = self.setup.server, self._window
-        judged = self.setup.learner.evaluate(server.output, *self._judged)
-        by_group = {group: judged.accuracy_under(mix) for group, mix in self._mixes.items()}
-        by_group = {group: share for group, share in by_group.items() if not math.isnan(share)}  # their classes unseen
+        judged = self.setup.judge(server.output)
         row: dict[str, Any] = {
             "updates": server.ledger.updates,
             "version": server.model.version,
@@ -194,10 +196,10 @@ class Recorder:
             "wall_s": self.clock.seconds,
             "staleness_mean": tau_sum / updates if updates else 0.0,
             "staleness_max": tau_max,
-            "accuracy": judged.accuracy,
-            "loss": judged.loss,
-            "slow_client_accuracy": by_group.get("slow"),
-            "fast_client_accuracy": by_group.get("fast"),
+            "accuracy": judged.get("accuracy"),
+            "loss": judged.get("loss"),
+            "slow_client_accuracy": judged.get("slow_client_accuracy"),
+            "fast_client_accuracy": judged.get("fast_client_accuracy"),
             "train_loss": loss / updates if updates else None,
             "refused": server.ledger.refused,
             "lost": self.lost,
@@ -241,10 +243,15 @@ class Recorder:
         self.folder.save_checkpoint(self.seq, state)
         self._saved_s = time.perf_counter()
 
+    def finish(self) -> None:
+        """The run is over and its summary written: drop what only going on would need."""
+        assert self.folder is not None
+        self.folder.drop_checkpoints()
+
     def restore(self, seq: int, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         assert self.folder is not None
-        self.folder.forget_after(seq)
+        self._forget_after(seq)
         self.setup.server.restore(state["ledger"])
         self.seq, self.lost, self._window = seq, state["lost"], tuple(state["window"])
         self.rows = self.folder.metrics()
@@ -255,22 +262,26 @@ class Recorder:
             self._board = Board(self.folder.path / FOLDER, updates)
             self._board.again(self.rows, self.folder.events(), updates)
 
+    def _forget_after(self, seq: int) -> None:
+        assert self.folder is not None
+        self.folder.forget_after(seq)
+
     def seconds(self) -> dict[str, float]:
         """Seconds of work by kind: in all processes, over all sittings."""
-        parts = (self._before, self._here(), self.setup.executor.seconds)
+        parts = (self._before, self._here(), self.setup.elsewhere)
         kinds = [kind for kind in self._here() if kind != "records_s"]
         return {kind: sum(part.get(kind, 0.0) for part in parts) for kind in kinds}
 
     def _here(self) -> dict[str, float]:
         """In this process since it started or resumed the run."""
         own = {"aggregate_s": self.aggregate_s, "evaluate_s": self.evaluate_s, "records_s": self.records_s}
-        return {**self.setup.learner.seconds, **own}
+        return {**self.setup.seconds, **own}
 
     def profile(self) -> dict[str, float]:
         """Where this process's time went; adds up to the set-up and the time since."""
-        spent = {**self._here(), "wait_s": self.setup.executor.seconds.get("wait_s", 0.0)}
+        spent = {**self._here(), "wait_s": self.setup.elsewhere.get("wait_s", 0.0)}
         engine_s = time.perf_counter() - self._began - sum(spent.values())
-        return {"setup_s": self.setup.seconds, **spent, "engine_s": engine_s}
+        return {"setup_s": self.setup.elsewhere.get("setup_s", 0.0), **spent, "engine_s": engine_s}
 
     def result(self) -> Result:
         """The final numbers."""
@@ -284,8 +295,7 @@ class Recorder:
             values = [row[name] for row in last if row[name] is not None]
             return sum(values) / len(values) if values else None
 
-        accuracy = mean("accuracy")
-        assert accuracy is not None
+        accuracies = [row["accuracy"] for row in self.rows if row["accuracy"] is not None]
         return Result(
             algorithm=config.method,
             seed=config.experiment.seed,
@@ -294,8 +304,8 @@ class Recorder:
             updates=server.ledger.updates,
             virtual_time_s=server.ledger.now_s,
             wall_s=wall_s,
-            final_accuracy=accuracy,
-            best_accuracy=max(row["accuracy"] for row in self.rows),
+            final_accuracy=mean("accuracy"),
+            best_accuracy=max(accuracies, default=None),
             slow_client_accuracy=mean("slow_client_accuracy"),
             fast_client_accuracy=mean("fast_client_accuracy"),
             server_s=self.seconds(),
@@ -306,6 +316,39 @@ class Recorder:
             lost=self.lost,
             run_dir=str(self.folder.path) if self.folder is not None else None,
         )
+
+
+class LiveRecorder(Recorder):
+    """The journal of a run on a live federation, where nothing can be computed again.
+
+    An event is on disk, with what the client sent, before it counts. What a server that was killed had heard is heard
+    again, and not written twice.
+    """
+
+    def __init__(self, setup: Setup, folder: RunFolder | None, observer: Observer | None = None) -> None:
+        super().__init__(setup, folder, observer)
+        self._heard = 0 if folder is None else folder.heard
+
+    def _keep(self, event: Event) -> None:
+        if self.folder is not None and self.seq > self._heard:
+            self.folder.hear(self.seq, event)
+
+    def _due(self, facts: Sequence[Fact]) -> bool:
+        every = self.setup.config.transport.evaluate_every
+        return any(fact.kind == "aggregate" and (fact.version or 0) % every == 0 for fact in facts)
+
+    def _forget_after(self, seq: int) -> None:
+        assert self.folder is not None
+        self.folder.forget_after(seq, inbox=False)
+
+    def checkpoint(self) -> None:
+        super().checkpoint()
+        assert self.folder is not None
+        if self.setup.config.records.keep == "checkpoint":  # two are there, should the last one be damaged
+            self.folder.drop_updates(min(int(path.stem.split("-")[1]) for path in self.folder.checkpoints()))
+
+    def finish(self) -> None:
+        """The run is over: its last checkpoint and what came after it stay, for a replay."""
 
 
 def sha256(model: Model) -> str:

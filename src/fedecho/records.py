@@ -7,13 +7,18 @@
     RUN/model.safetensors           the final model: a plain state_dict
     RUN/summary.json                the final numbers
 
+    of a run on a live federation, besides:
+
+    RUN/updates/*.safetensors       what the clients sent, one file an answer, as long as it is kept
+    RUN/start.safetensors           the initial model, and U where the server has one
+
     inbox    what the server heard, in order: enough to replay the run
-    events   what it did: dispatch, accept, refuse, lost, cancel, join, leave, aggregate, refine
+    events   what it did: dispatch, accept, refuse, lost, cancel, join, leave, aggregate, refine; evaluate on live runs
     metrics  one row per evaluation, columns in METRICS
     jobs, accepted, refined    views of `events` with plain columns, for pandas and the like
 
-A killed run loses nothing it needs: `resume` goes back to the last checkpoint, forgets the rows written after it, and
-computes them again to the same bits.
+A killed run loses nothing it needs. It goes back to its last checkpoint; a simulated one forgets the rows written after
+it and computes them again to the same bits, a live one hears again what it had heard.
 """
 
 from __future__ import annotations
@@ -32,12 +37,12 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from . import tree
 from .errors import RecordError
-from .messages import Arrived, Event, Fact, Joined, Left, Lost
+from .messages import Arrived, Event, Fact, Joined, Left, Lost, Rejected, Update, Wake
 
 SCHEMA_VERSION = 1
 
@@ -120,7 +125,7 @@ class RunFolder:
             for left in path.glob("records.sqlite*"):  # by somebody who was killed just below
                 left.unlink()
             folder = cls(path)
-            _write(path / "environment.json", json.dumps(environment, indent=2) + "\n")
+            folder.save_environment(environment)
             with folder.database() as db:
                 db.execute("insert into meta values ('schema_version', ?)", (str(SCHEMA_VERSION),))
             _write(path / "config.toml", config)  # last: a folder with a config is a run
@@ -187,13 +192,23 @@ class RunFolder:
 
     def add_inbox(self, seq: int, event: Event) -> None:
         """One event that the server heard."""
+        number, reason = 0, ""
         if isinstance(event, Arrived):
-            number, reason = event.update.task, ""
-        elif isinstance(event, Lost):
+            number = event.update.task
+        elif isinstance(event, Lost | Rejected):
             number, reason = event.task, event.reason
-        else:
-            number, reason = (event.client if isinstance(event, Joined | Left) else 0), ""
+        elif isinstance(event, Joined):
+            number, reason = event.client, event.name
+        elif isinstance(event, Left):
+            number = event.client
         self._inbox.append((seq, event.at_s, type(event).__name__.lower(), number, reason))
+
+    def hear(self, seq: int, event: Event) -> None:
+        """One event that the server is about to hear, on disk when this returns; with what a client sent."""
+        if isinstance(event, Arrived):
+            _save_update(self._update_file(seq), event.update)
+        self.add_inbox(seq, event)
+        self.flush()
 
     def add_fact(self, seq: int, fact: Fact) -> None:
         """One thing that the server did."""
@@ -216,11 +231,85 @@ class RunFolder:
         self._events.clear()
         self._metrics.clear()
 
-    def forget_after(self, seq: int) -> None:
-        """Drop the rows written after event number `seq`."""
+    def forget_after(self, seq: int, inbox: bool = True) -> None:
+        """Drop the rows written after event number `seq`; what was heard too, unless it is kept to be heard again."""
         with self.database() as db:
-            for table in ("inbox", "events", "metrics"):
-                db.execute(f"delete from {table} where seq > ?", (seq,))
+            db.execute("delete from metrics where seq > ?", (seq,))
+            if inbox:
+                db.execute("delete from inbox where seq > ?", (seq,))
+                db.execute("delete from events where seq > ?", (seq,))
+            else:  # what clients found when they evaluated comes to nobody's ears again
+                db.execute("delete from events where seq > ? and kind != 'evaluate'", (seq,))
+
+    @property
+    def heard(self) -> int:
+        """The number of the last event in the inbox, 0 before the first."""
+        (last,) = self.database().execute("select max(seq) from inbox").fetchone()
+        return int(last or 0)
+
+    def names(self) -> dict[int, str]:
+        """Every client that came by a name, in the order in which they came: what a live transport knows it by."""
+        rows = self.database().execute("select number, reason from inbox where kind = 'joined' order by seq")
+        return {number: name for number, name in rows if name}
+
+    def again(self, after: int) -> Iterator[Event]:
+        """What a live run's server heard after event number `after`, with what the clients sent.
+
+        Raises:
+            RecordError: when an update is not there any more.
+        """
+        rows = self.database().execute(
+            "select seq, at_s, kind, number, reason from inbox where seq > ? order by seq", (after,)
+        )
+        for seq, at_s, kind, number, reason in rows.fetchall():
+            if kind == "arrived":
+                yield Arrived(at_s, _load_update(self._update_file(seq)))
+            elif kind in ("lost", "rejected"):
+                yield (Lost if kind == "lost" else Rejected)(at_s, number, reason)
+            elif kind == "joined":
+                yield Joined(at_s, number, reason)
+            else:
+                yield Left(at_s, number) if kind == "left" else Wake(at_s)
+
+    def note(self, key: str, value: str) -> None:
+        """Remember a word about the run, for good."""
+        with self.database() as db:
+            db.execute("insert or replace into meta values (?, ?)", (key, value))
+
+    def noted(self, key: str) -> str | None:
+        """What was noted under this key."""
+        row = self.database().execute("select value from meta where key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    # -- what the clients of a live run sent
+
+    def _update_file(self, seq: int) -> Path:
+        return self.path / "updates" / f"{seq:09d}.safetensors"
+
+    def updates(self) -> list[int]:
+        """The numbers of the arrivals whose updates are kept, in order."""
+        return sorted(int(file.stem) for file in (self.path / "updates").glob("*.safetensors"))
+
+    def drop_updates(self, until: int) -> None:
+        """Remove the updates that arrived up to event number `until`."""
+        for seq in self.updates():
+            if seq <= until:
+                self._update_file(seq).unlink()
+
+    def save_start(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write down what a live run starts from."""
+        _save_tensors(self.path / "start.safetensors", tensors, {"format": "pt"})
+
+    def load_start(self) -> dict[str, Tensor]:
+        """What `save_start` wrote.
+
+        Raises:
+            RecordError: when it cannot be read.
+        """
+        try:
+            return load_file(self.path / "start.safetensors")
+        except Exception as fault:
+            raise RecordError(f"{self.path / 'start.safetensors'} cannot be read ({fault})") from None
 
     def inbox(self) -> Generator[tuple[float, str, int, str], None, None]:
         """What the server heard, in order."""
@@ -294,6 +383,15 @@ class RunFolder:
         except (ValueError, TypeError) as fault:
             raise RecordError(f"{path} cannot be read ({fault}); remove it and resume the run") from None
 
+    def save_environment(self, environment: Mapping[str, Any]) -> None:
+        """Write down what decides the bits, where it was not known when the folder was made."""
+        _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+    def rewrite(self, config: str) -> None:
+        """Give the run another configuration, such as a later end; it is not finished any more."""
+        (self.path / "summary.json").unlink(missing_ok=True)
+        _write(self.path / "config.toml", config)
+
     def config(self) -> str:
         return (self.path / "config.toml").read_text(encoding="utf-8")
 
@@ -317,6 +415,37 @@ def _write(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     _settle(part, path)
+
+
+def _save_update(path: Path, update: Update) -> None:
+    """An update as a file: its tensors, and the rest in the header."""
+    tensors = {"weights": update.weights, "buffers": update.buffers}
+    if update.predictions is not None:
+        tensors["predictions"] = update.predictions
+    tensors |= {f"extra/{name}": value for name, value in update.extra.items() if isinstance(value, Tensor)}
+    numbers = {name: value for name, value in update.extra.items() if not isinstance(value, Tensor)}
+    told = {"task": update.task, "num_examples": update.num_examples, "metrics": dict(update.metrics), "extra": numbers}
+    path.parent.mkdir(exist_ok=True)
+    _save_tensors(path, tensors, {"update": json.dumps(told)})
+
+
+def _load_update(path: Path) -> Update:
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = json.loads(file.metadata()["update"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as fault:
+        raise RecordError(f"{path} cannot be read ({fault}): what was heard since the checkpoint is needed") from None
+    extra = {name.removeprefix("extra/"): value for name, value in tensors.items() if name.startswith("extra/")}
+    return Update(
+        told["task"],
+        tensors["weights"],
+        tensors["buffers"],
+        told["num_examples"],
+        told["metrics"],
+        tensors.get("predictions"),
+        {**told["extra"], **extra},
+    )
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:

@@ -32,6 +32,7 @@ from .messages import (
     Left,
     Lost,
     Model,
+    Rejected,
     Task,
     Update,
     View,
@@ -74,10 +75,10 @@ def serve(server: Server, transport: Transport, journal: Journal) -> None:
     transport.send(commands)
     while not server.done:
         event = transport.next()
-        journal.accept(event)
+        journal.accept(event)  # what the server does follows from what it heard
         commands, facts = server.handle(event)
+        transport.send(commands)  # clients work while the model is judged
         journal.commit(facts)
-        transport.send(commands)
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class ServerConfig:
 class Ledger:
     """All that changes while the server runs; a tree (see `fedecho.tree`)."""
 
+    clients: int
     model: Model
     algorithm: State
     stages: tuple[State, ...]
@@ -171,7 +173,8 @@ class Server:
     Args:
         algorithm: the aggregation rule.
         model: the initial model (version 0).
-        clients: N; clients are numbered from 0 and all present until a `Left` says otherwise.
+        clients: N at the start; clients are numbered from 0 and all present until a `Left` says otherwise. A `Joined`
+            by client N adds one.
         key: where the server's random draws come from.
         stop: when the run ends.
         config: concurrency, refill, schedules, limits.
@@ -201,7 +204,6 @@ class Server:
         if stages and compute is None:
             raise ConfigError("a refine stage needs somebody to compute: give `compute`")
         self.algorithm = algorithm
-        self.clients = clients
         self.stop = stop
         self.config = config
         self.stages = tuple(stages)
@@ -216,6 +218,7 @@ class Server:
         self._place = {client: place for place, client in enumerate(idle)}  # client to its place in the idle list
         self._holds: Counter[int] = Counter()  # version to the number of jobs in flight that started from it
         self.ledger = Ledger(
+            clients=clients,
             model=model,
             algorithm=algorithm.init(model.weights, clients),
             stages=tuple(stage.init(clients) for stage in self.stages),
@@ -228,6 +231,11 @@ class Server:
         )
 
     # -- what can be read from outside
+
+    @property
+    def clients(self) -> int:
+        """N: how many clients there have ever been."""
+        return self.ledger.clients
 
     @property
     def model(self) -> Model:
@@ -299,6 +307,8 @@ class Server:
         facts: list[Fact] = []
         if isinstance(event, Arrived):
             self._arrived(event.update, facts)
+        elif isinstance(event, Rejected):
+            self._rejected(event, facts)
         elif isinstance(event, Lost):
             self._lost(event, facts)
         elif isinstance(event, Joined):
@@ -321,12 +331,8 @@ class Server:
 
     def _arrived(self, update: Update, facts: list[Fact]) -> None:
         ledger = self.ledger
-        task = ledger.in_flight.get(update.task)
+        task = self._awaited(update.task, facts)
         if task is None:
-            known = 0 <= update.task < ledger.next_task
-            why = "already answered, lost or cancelled" if known else "unknown task"
-            ledger.refused += 1
-            facts.append(Fact("refuse", ledger.now_s, task=update.task, detail={"reason": why}))
             return
         start = ledger.versions[task.version]
         staleness = ledger.model.version - task.version
@@ -373,6 +379,28 @@ class Server:
                 ledger.arrived_buffers = ledger.arrived_buffers + update.buffers
             ledger.since_aggregation += 1
             ledger.updates += 1
+        self._release(task)
+
+    def _awaited(self, number: int, facts: list[Fact]) -> Task | None:
+        """The task that an answer is for; an answer that nobody waits for is refused here."""
+        ledger = self.ledger
+        task = ledger.in_flight.get(number)
+        if task is None:
+            known = 0 <= number < ledger.next_task
+            why = "already answered, lost or cancelled" if known else "unknown task"
+            ledger.refused += 1
+            facts.append(Fact("refuse", ledger.now_s, task=number, detail={"reason": why}))
+        return task
+
+    def _rejected(self, event: Rejected, facts: list[Fact]) -> None:
+        ledger = self.ledger
+        task = self._awaited(event.task, facts)
+        if task is None:
+            return
+        staleness = ledger.model.version - task.version
+        ledger.refused += 1
+        about: dict[str, Any] = {"client": task.client, "task": task.id, "version": task.version}
+        facts.append(Fact("refuse", ledger.now_s, **about, staleness=staleness, detail={"reason": event.reason}))
         self._release(task)
 
     def _revise(self, change: Change, about: dict[str, Any], facts: list[Fact]) -> Change:
@@ -449,6 +477,10 @@ class Server:
 
     def _joined(self, client: int, facts: list[Fact]) -> None:
         ledger = self.ledger
+        if client == ledger.clients:
+            ledger.clients += 1
+            ledger.algorithm = self.algorithm.enlarge(ledger.algorithm, ledger.clients)
+            ledger.away.append(client)
         if client in ledger.away:
             ledger.away.remove(client)
             if all(task.client != client for task in ledger.in_flight.values()):
@@ -523,7 +555,7 @@ class Server:
             now_s=ledger.now_s,
             version=ledger.model.version,
             updates=ledger.updates,
-            clients=self.clients,
+            clients=ledger.clients,
             idle=ledger.idle,
             in_flight=ledger.in_flight,
             slots=self.config.concurrency - len(ledger.in_flight) - held,

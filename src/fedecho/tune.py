@@ -109,7 +109,8 @@ def choose(grids: Mapping[str, Grid], seeds: Sequence[int], results: Sequence[Re
         candidates = []
         for settings in points(grid):
             runs = [next(left) for _ in seeds]
-            scores = [run.final_accuracy for run in runs if isinstance(run, Result)]
+            finals = [run.final_accuracy for run in runs if isinstance(run, Result)]
+            scores = [score for score in finals if score is not None]
             failed = tuple(run.reason for run in runs if isinstance(run, Failure))
             candidates.append(Candidate(settings, Spread.of(scores) if scores else None, failed))
         best = max(candidates, key=lambda candidate: candidate.value)

@@ -138,6 +138,10 @@ class Algorithm(abc.ABC):
         """Tasks in flight, by id, that are not awaited any more after an aggregation."""
         return ()
 
+    def enlarge(self, state: State, clients: int) -> State:
+        """The state after a client joined that was never there before; `clients` is N now."""
+        return state
+
     def memory(self, clients: int) -> int:
         """How many [d]-vectors the state holds at most with N clients."""
         return 4

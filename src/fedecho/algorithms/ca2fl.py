@@ -54,6 +54,10 @@ class CA2FL(Algorithm):
         zero = zeros(weights)
         return Cache(clients, {}, zero, zero, zero)
 
+    def enlarge(self, state: Cache, clients: int) -> Cache:
+        share = state.clients / clients  # a mean over more clients, the new ones' rows being 0
+        return replace(state, clients=clients, mean=share * state.mean, start=share * state.start)
+
     def memory(self, clients: int) -> int:
         return clients + 4
 

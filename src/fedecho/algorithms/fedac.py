@@ -82,6 +82,9 @@ class FedAC(Algorithm):
         zero = zeros(weights)
         return Controlled(clients, zero, zero, zero, {}, zero, zero)
 
+    def enlarge(self, state: Controlled, clients: int) -> Controlled:
+        return replace(state, clients=clients, c=state.clients / clients * state.c)  # the mean of all c_i, as before
+
     def memory(self, clients: int) -> int:
         return clients + 5
 

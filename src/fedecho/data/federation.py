@@ -73,6 +73,12 @@ class Federation:
     test: tuple[Tensor, Tensor]
     classes: int
 
+    @classmethod
+    def public(cls, unlabeled: Tensor, classes: int) -> Federation:
+        """What the server of a live federation holds: U [|U|, *shape] alone."""
+        nothing = (unlabeled[:0], torch.zeros(0, dtype=torch.int64))
+        return cls(*nothing, (0,), unlabeled, nothing, nothing, classes)
+
     @property
     def clients(self) -> int:
         return len(self.offsets) - 1

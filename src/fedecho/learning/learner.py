@@ -7,7 +7,7 @@ that loading a model, a step of SGD and an aggregation are each one vector opera
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -196,6 +196,15 @@ class Learner:
     def initial(self) -> Model:
         """Version 0."""
         return self._initial
+
+    def read(self, state_dict: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Weights [d] and buffers [b] of a plain state_dict.
+
+        Raises:
+            RuntimeError: when it does not fit the module, as `nn.Module.load_state_dict` does.
+        """
+        self.module.load_state_dict(state_dict)
+        return self._weights.clone(), self._buffers.clone()
 
     def state_dict(self, model: Model) -> dict[str, Tensor]:
         """A plain state_dict of the model, contiguous CPU tensors, for `nn.Module.load_state_dict`."""

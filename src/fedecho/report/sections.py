@@ -460,7 +460,7 @@ def settings(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
                     Cell(method.label),
                     Cell(str(run.seed)),
                     Cell("finished" if r else "unfinished", "" if r else "bad"),
-                    Cell(f"{100 * r.final_accuracy:.2f}" if r else "–"),
+                    Cell("–" if r is None or r.final_accuracy is None else f"{100 * r.final_accuracy:.2f}"),
                     Cell(f"{last['updates']:,}" if last else "0"),
                     Cell(f"{last['version']:,}" if last else "0"),
                     Cell(f"{last['virtual_time_s']:,.1f}" if last else "0"),

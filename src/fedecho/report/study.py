@@ -57,11 +57,9 @@ class Study:
     def difference(self, one: Method, other: Method) -> Spread | None:
         """Final accuracy of one minus the other's, paired by seed."""
         theirs = {run.seed: run.result.final_accuracy for run in other.finished if run.result is not None}
-        gaps = [
-            run.result.final_accuracy - theirs[run.seed]
-            for run in one.finished
-            if run.result is not None and run.seed in theirs
-        ]
+        ours = {run.seed: run.result.final_accuracy for run in one.finished if run.result is not None}
+        pairs = [(mine, theirs.get(seed)) for seed, mine in ours.items()]
+        gaps = [mine - other for mine, other in pairs if mine is not None and other is not None]
         return Spread.of(gaps) if gaps and one.label != other.label else None
 
     # -- in words

@@ -1,4 +1,4 @@
-"""Replay: the recorded events of a run, its work computed again."""
+"""Replay: the recorded events of a run, its work computed again or, where it cannot be, as it was kept."""
 
 from __future__ import annotations
 
@@ -61,3 +61,35 @@ class ReplayTransport:
         if kind == "joined":
             return Joined(at_s, number)
         return Left(at_s, number) if kind == "left" else Wake(at_s)
+
+
+class KeptTransport:
+    """Brings the events of a live run back as they were kept; what the server sends is not carried anywhere.
+
+    Args:
+        events: what the recorded server heard, in order, with what the clients sent.
+    """
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self._events = iter(events)
+        self._now_s = 0.0
+
+    @property
+    def now_s(self) -> float:
+        return self._now_s
+
+    def send(self, commands: Iterable[Command]) -> None: ...
+
+    def next(self) -> Event:
+        """The next recorded event.
+
+        Raises:
+            RecordError: when the record ends too early.
+        """
+        event = next(self._events, None)
+        if event is None:
+            raise RecordError(
+                f"the record ends at {self._now_s:.1f} s, before the run is done; let the run finish first"
+            )
+        self._now_s = event.at_s
+        return event

@@ -1,0 +1,520 @@
+"""Strategies that do not wait: Flower's `start`, fedecho's server behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result as FlowerResult
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor, nn
+
+from .. import __version__
+from ..assembly import Setup, prepare_live
+from ..config import Config, read_toml, resolve
+from ..errors import ConfigError
+from ..experiment import drive, warn_of_changes
+from ..learning.learner import Learner
+from ..messages import Fact, Model
+from ..recorder import LiveRecorder
+from ..records import RunFolder
+from ..registry import ALIASES, algorithm_classes
+from ..transports.flower import FlowerTransport
+from .mail import Arrays, Keys, Post
+
+log = logging.getLogger("flwr")
+
+OURS = ("num_examples", "num-examples", "waited_s", "change_norm")
+"""What the records tell of an update beside its client's metrics."""
+EVERYONE = 2**31
+"""A concurrency that is never reached: every idle node gets work."""
+
+
+class Asynchronous(Strategy):
+    """A Flower strategy that never waits for a round.
+
+    Nodes get work whenever they are free, and every M-th answer makes a new model version:
+
+        strategy = Asynchronous("ca2fl", buffer_size=5, lr=0.5, run_dir="state")
+        result = strategy.start(grid=grid, initial_arrays=arrays, num_rounds=100, evaluate_fn=judge)
+
+    The clients' apps stay as they are. What rounds are elsewhere are model versions here: `num_rounds` is how many are
+    made, and `server-round` in a task's config is one more than the version that it starts from, so a client that
+    lowers its step size round by round goes on doing so.
+
+    Args:
+        method: a rule (`fedecho list algorithms`), `rule+stage`, or an alias such as "fedecho". The classes below have
+            theirs fixed.
+        model: builds the module that the clients train; needed by stages, which learn on the server. A function that
+            can be imported by its name, so that `fedecho replay` finds it.
+        unlabeled: U, [|U|, *shape] float32, likewise.
+        predictions: who predicts on U: the "server" (from the weights it gets), or the "client" by our client mod; then
+            the server does so for those that have no mod.
+        concurrency: nodes at work at once; None: all that are there.
+        run_dir: the folder for the run's records and its state. With it nothing that was accepted is ever lost: a
+            ServerApp that is started again on it goes on from there. None keeps nothing.
+        keep: "checkpoint" keeps what clients sent until a checkpoint holds what came of it; "all" keeps everything, for
+            a replay from the beginning.
+        checkpoint_every_s: seconds between checkpoints.
+        min_available_nodes: nodes to wait for before the start.
+        fraction_evaluate: share of the nodes that are asked to evaluate on their own data, the idle ones first; nobody
+            waits for their answers.
+        evaluate_every: versions between evaluations, on the server (`evaluate_fn`) and on clients.
+        refresh_s: seconds between looks at which nodes are there.
+        seed: of the server's draws (who works next, mini-batches of U, noise); None draws one, and records it.
+        device: where the server learns.
+        threads: torch threads of the server.
+        weighted_by_key: the metric that counts a client's examples.
+        arrayrecord_key: what the app calls its arrays.
+        configrecord_key: what it calls its config.
+        accuracy_key: the metric of `evaluate_fn` that is the accuracy in the records and in reports.
+        loss_key: likewise the loss.
+        name: what the run is called in reports.
+        server: further settings of the server (`fedecho.server.ServerConfig`), e.g. {"ema": 0.9}.
+        settings: the rule's own, by their names; a stage's with its name before them: `echo_lr=0.02`.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+
+    method: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        method: str = "",
+        *,
+        model: Callable[[], nn.Module] | None = None,
+        unlabeled: Tensor | None = None,
+        predictions: Literal["server", "client"] = "server",
+        concurrency: int | None = None,
+        run_dir: str | Path | None = None,
+        keep: Literal["checkpoint", "all"] = "checkpoint",
+        checkpoint_every_s: float = 30.0,
+        min_available_nodes: int = 2,
+        fraction_evaluate: float = 0.0,
+        evaluate_every: int = 1,
+        refresh_s: float = 3.0,
+        seed: int | None = None,
+        device: str = "cpu",
+        threads: int = 1,
+        weighted_by_key: str = "num-examples",
+        arrayrecord_key: str = "arrays",
+        configrecord_key: str = "config",
+        accuracy_key: str = "accuracy",
+        loss_key: str = "loss",
+        name: str = "flower",
+        server: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        if self.method and method:
+            raise ConfigError(f"{type(self).__name__} is {self.method}; give `method` to Asynchronous")
+        if predictions not in ("server", "client"):
+            raise ConfigError(f"predictions is {predictions!r}; it must be 'server' or 'client'")
+        if not 0 <= fraction_evaluate <= 1:
+            raise ConfigError(f"fraction_evaluate is {fraction_evaluate}; it must be from 0 to 1")
+        if not 0 < refresh_s < math.inf:
+            raise ConfigError(f"refresh_s is {refresh_s}; it must be above 0 and finite")
+        if min_available_nodes < 1:
+            raise ConfigError(f"min_available_nodes is {min_available_nodes}; it must be at least 1")
+        self._model, self._unlabeled, self._predictions = model, unlabeled, predictions
+        self._run_dir = None if run_dir is None else Path(run_dir)
+        self._seed, self._least, self._fraction = seed, min_available_nodes, fraction_evaluate
+        self._refresh_s = refresh_s
+        self._keys = Keys(arrayrecord_key, configrecord_key, weighted_by_key)
+        self._judged_by = {"accuracy": accuracy_key, "loss": loss_key}
+        called = self.method or method or "fedbuff"
+        rule, *stages = ALIASES.get(called, called).split("+")
+        own, theirs = _dealt(settings, stages)
+        if concurrency is None and (needed := _wants_a_number(rule, own)):
+            raise ConfigError(f"{rule} needs to know how many nodes work at once: give `concurrency`, or `{needed}`")
+        tables: dict[str, Any] = {
+            "experiment": {"name": name, "versions": 1, "device": device},
+            "data": {"dataset": "flower"},
+            "server": {"concurrency": EVERYONE if concurrency is None else concurrency, **(server or {})},
+            "algorithm": {"name": rule, **own},
+            "refine": [{"name": stage, **theirs[stage]} for stage in stages],
+            "transport": {"name": "flower", "evaluate_every": evaluate_every},
+            "executor": {"threads": threads},
+            "records": {"checkpoint_every_s": checkpoint_every_s, "keep": keep},
+        }
+        self._tables = resolve(tables)
+        self._config = Config.from_dict(self._tables)  # every fault is told now, not when the federation is waiting
+
+    # -- what Flower asks of a strategy
+
+    def summary(self) -> None:
+        """Log what will run."""
+        rule = self._config.algorithm
+        log.info("\t├──> Asynchronous, fedecho %s: %s", __version__, self._config.method)
+        log.info("\t│\t└── %s", rule)
+        for stage in self._config.refine:
+            log.info("\t│\t└── %s", stage)
+        log.info("\t└──> State: %s", self._run_dir or "none: a server that stops loses everything")
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """There are no rounds: whoever asks for one would make the training synchronous."""
+        raise ConfigError(
+            f"{type(self).__name__} has no rounds, and was asked for one: a strategy around it (one of Flower's "
+            "differential-privacy wrappers?) would make it synchronous; call its own start(), and for central privacy "
+            "give it the stage central_dp"
+        )
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """See `configure_train`."""
+        self.configure_train(server_round, ArrayRecord(), ConfigRecord(), None)  # type: ignore[arg-type]
+        raise AssertionError
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """See `configure_train`."""
+        return self.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """See `configure_train`."""
+        return self.aggregate_train(server_round, replies)[1]
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 43_200.0,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> FlowerResult:
+        """Train until `num_rounds` model versions are made.
+
+        Args:
+            grid: Flower's.
+            initial_arrays: version 0.
+            num_rounds: versions to make. A run that ended can be started again with more.
+            timeout: seconds after which a task without an answer is lost; generous, for lateness is no loss here.
+            train_config: goes with every task.
+            evaluate_config: goes with every evaluation on a client.
+            evaluate_fn: (version, arrays) to metrics, on the server, between events.
+
+        Raises:
+            ConfigError: when the arrays, the model and U do not fit each other, or the state is another run's.
+            Diverged, Stalled: when the run cannot go on.
+        """
+        log.info("Starting %s strategy:", type(self).__name__)
+        self.summary()
+        folder, config = self._open(num_rounds, grid)
+        story = _Story()
+        arrays: list[Arrays] = []
+
+        def read(learner: Learner | None) -> Model:
+            arrays.append(Arrays(initial_arrays, learner))
+            return arrays[0].initial
+
+        def judge(model: Model) -> dict[str, float | None]:
+            found = None if evaluate_fn is None else evaluate_fn(model.version, arrays[0].record(model))
+            numbers = _numbers(found or {})
+            story.judged[model.version] = numbers
+            return {ours: numbers.get(theirs) for ours, theirs in self._judged_by.items()}
+
+        try:
+            setup = prepare_live(config, read, self._model, self._unlabeled, judge, lambda _, m: arrays[0].tensors(m))
+            return self._serve(
+                setup, folder, story, arrays[0], grid, timeout, train_config, evaluate_config or ConfigRecord()
+            )
+        finally:
+            if folder is not None:
+                folder.close()
+
+    # -- inside
+
+    def _serve(
+        self,
+        setup: Setup,
+        folder: RunFolder | None,
+        story: _Story,
+        arrays: Arrays,
+        grid: Grid,
+        timeout: float,
+        train_config: ConfigRecord | None,
+        evaluate_config: ConfigRecord,
+    ) -> FlowerResult:
+        config, server = setup.config, setup.server
+        rule = config.algorithm
+        post = Post(
+            arrays,
+            self._keys,
+            train_config or ConfigRecord(),
+            config.to_dict()["algorithm"] if rule.client_rule is not None else None,
+            rule.reports,
+            self._unlabeled if self._predictions == "client" and config.refine else None,
+        )
+        transport: FlowerTransport
+
+        def ask(version: int) -> None:
+            nodes = transport.idle
+            some = nodes[: math.ceil(self._fraction * len(nodes))]
+            told = post.config(dict(evaluate_config), version)
+            content = RecordDict({self._keys.arrays: post.record(server.model), self._keys.config: told})
+            transport.evaluate(version, content, some)
+
+        journal = _Journal(setup, folder, story, ask if self._fraction else None)
+        backlog = None
+        if folder is not None:
+            began_at = float(folder.noted("began_at") or time.time())
+            checkpoint = folder.load_checkpoint(config.experiment.device)
+            if checkpoint is None:
+                folder.forget_after(-1)  # new, or killed before anybody was asked anything
+                folder.save_environment(setup.environment())
+                folder.note("began_at", repr(began_at))
+                start = {"weights": server.model.weights, "buffers": server.model.buffers}
+                if self._unlabeled is not None and config.refine:
+                    start["unlabeled"] = self._unlabeled
+                folder.save_start(start)
+            else:
+                warn_of_changes(folder, setup)
+                journal.restore(*checkpoint)
+                backlog = folder.again(checkpoint[0])
+                log.info("Going on at version %s and what was heard after it (%s)", server.model.version, folder.path)
+        else:
+            began_at = time.time()
+        away = set(server.ledger.away)
+        transport = FlowerTransport(
+            grid,
+            post,
+            began_at,
+            names=folder.names() if folder is not None else {},
+            here=[client for client in range(server.clients) if client not in away],
+            backlog=backlog,
+            timeout_s=timeout,
+            ttl_s=max(timeout, 43_200.0),
+            refresh_s=self._refresh_s,
+            evaluated=journal.evaluated,
+        )
+        journal.live = lambda: transport.live
+        try:
+            result = drive(setup, journal, transport)
+        finally:
+            transport.close()
+        log.info("Done: %s versions from %s updates in %.1f s", result.versions, result.updates, result.virtual_time_s)
+        return story.result(arrays.record(server.output))
+
+    def _open(self, num_rounds: int, grid: Grid) -> tuple[RunFolder | None, Config]:
+        """The run's folder, new or as it was left, and what is run; waits for the first nodes where it is new."""
+        tables = {name: dict(table) if isinstance(table, Mapping) else table for name, table in self._tables.items()}
+        tables["experiment"]["versions"] = num_rounds
+        tables["model"] = {"name": _import_name(self._model)}
+        seed = self._seed if self._seed is not None else int.from_bytes(os.urandom(6), "big")
+        tables["experiment"]["seed"] = seed
+        file = None if self._run_dir is None else self._run_dir / "config.toml"
+        if file is None or not file.is_file():
+            tables["data"]["clients"] = len(self._wait(grid))
+            config = _config(tables)
+            folder = None
+            if self._run_dir is not None:
+                folder = RunFolder.create(self._run_dir, config.to_toml(), {})
+            return folder, config
+        assert self._run_dir is not None
+        folder = RunFolder.open(self._run_dir)
+        folder.lock()
+        before = read_toml(file)
+        tables["data"]["clients"] = before["data"]["clients"]
+        if self._seed is None:
+            tables["experiment"]["seed"] = before["experiment"]["seed"]
+        config = _config(tables)
+        changed = _differences(before, config.to_dict())
+        more = changed.pop("experiment.versions", None)
+        if changed:
+            folder.close()
+            where = f"{self._run_dir} holds another run"
+            raise ConfigError(
+                [f"{where}: {text}; give the same settings, or another run_dir" for text in changed.values()]
+            )
+        if more:
+            folder.rewrite(config.to_toml())
+        return folder, config
+
+    def _wait(self, grid: Grid) -> Sequence[int]:
+        """The nodes that are there, once they are enough."""
+        told = 0.0
+        while True:
+            nodes = list(grid.get_node_ids())
+            if len(nodes) >= self._least:
+                return nodes
+            if time.monotonic() - told > 30:
+                log.info("Waiting for nodes: %s connected, %s wanted", len(nodes), self._least)
+                told = time.monotonic()
+            time.sleep(1)
+
+
+class _Story:
+    """What Flower's Result tells, gathered from the facts."""
+
+    def __init__(self) -> None:
+        self.judged: dict[int, dict[str, float]] = {}
+        self._trained: dict[int, dict[str, float]] = {}
+        self._evaluated: dict[int, list[dict[str, float]]] = {}
+        self._since: list[Mapping[str, float | str]] = []
+
+    def add(self, kind: str, version: int | None, detail: Mapping[str, float | str]) -> None:
+        if kind == "accept":
+            self._since.append(detail)
+        elif kind == "aggregate":
+            self._trained[version or 0] = _mean(self._since)
+            self._since = []
+        elif kind == "evaluate":
+            self._evaluated.setdefault(version or 0, []).append(_numbers(detail))
+        elif kind == "judge":
+            self.judged[version or 0] = _numbers(detail)
+
+    def trained(self, version: int) -> dict[str, float]:
+        return self._trained.get(version, {})
+
+    def result(self, arrays: ArrayRecord) -> FlowerResult:
+        return FlowerResult(
+            arrays,
+            {version: _record(metrics) for version, metrics in self._trained.items()},
+            {version: _record(_mean(found)) for version, found in sorted(self._evaluated.items())},
+            {version: _record(metrics) for version, metrics in self.judged.items() if metrics},
+        )
+
+
+class _Journal(LiveRecorder):
+    """Records the run, tells Flower's log, and asks clients to evaluate."""
+
+    def __init__(
+        self, setup: Setup, folder: RunFolder | None, story: _Story, ask: Callable[[int], None] | None
+    ) -> None:
+        super().__init__(setup, folder)
+        self._story, self._ask = story, ask
+        self.live: Callable[[], bool] = lambda: True
+
+    def commit(self, facts: Sequence[Fact]) -> None:
+        for fact in facts:
+            self._story.add(fact.kind, fact.version, fact.detail)
+        super().commit(facts)
+        for fact in facts:
+            if fact.kind == "aggregate":
+                self._tell(fact)
+                if self._ask is not None and self._due([fact]) and self.live():
+                    self._ask(fact.version or 0)
+
+    def evaluate(self) -> None:
+        super().evaluate()
+        version = int(self.rows[-1]["version"])
+        if self.folder is not None and (found := self._story.judged.get(version)):
+            self.folder.add_fact(self.seq, Fact("judge", self.setup.server.ledger.now_s, version=version, detail=found))
+
+    def evaluated(self, version: int, node: int, reply: Message | None) -> None:
+        """A client's evaluation came, or will not come."""
+        if reply is None:
+            return
+        metrics = {
+            name: float(value)
+            for record in reply.content.metric_records.values()
+            for name, value in record.items()
+            if isinstance(value, int | float)
+        }
+        fact = Fact("evaluate", self.setup.server.ledger.now_s, version=version, detail={**metrics, "node": str(node)})
+        self._story.add(fact.kind, fact.version, fact.detail)
+        if self.folder is not None:
+            self.folder.add_fact(self.seq, fact)
+
+    def restore(self, seq: int, state: Mapping[str, Any]) -> None:
+        super().restore(seq, state)
+        assert self.folder is not None
+        for row in self.folder.events():
+            self._story.add(row["kind"], row["version"], row["detail"])
+
+    def _tell(self, fact: Fact) -> None:
+        version, server = fact.version or 0, self.setup.server
+        judged, trained = self._story.judged.get(version, {}), self._story.trained(version)
+        told = [f"{name} {value:.4g}" for name, value in judged.items()]
+        if "loss" in trained:
+            told.append(f"train loss {trained['loss']:.4g}")
+        log.info(
+            "[VERSION %s/%s] %s updates, %.0f s%s",
+            version,
+            server.stop.versions,
+            server.ledger.updates,
+            server.ledger.now_s,
+            "".join(f", {text}" for text in told),
+        )
+
+
+def _wants_a_number(rule: str, own: Mapping[str, Any]) -> str | None:
+    """The setting of the rule that would be the concurrency, if there is one and it is not given."""
+    cls = algorithm_classes().get(rule)
+    fields = {f.name for f in dataclasses.fields(cls)} if cls is not None else set()  # type: ignore[arg-type]
+    return next((name for name in ("cohort", "concurrency") if name in fields and name not in own), None)
+
+
+def _dealt(settings: Mapping[str, Any], stages: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """A strategy's settings: the rule's, and each stage's."""
+    own: dict[str, Any] = {}
+    theirs: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
+    for name, value in settings.items():
+        stage = next((stage for stage in stages if name.startswith(f"{stage}_")), None)
+        if stage is None:
+            own[name] = value
+        else:
+            theirs[stage][name.removeprefix(f"{stage}_")] = value
+    return own, theirs
+
+
+def _config(tables: Mapping[str, Any]) -> Config:
+    """The configuration; a model that has no name is left out of what is written down."""
+    name = tables["model"]["name"]
+    config = Config.from_dict({key: table for key, table in tables.items() if key != "model" or name})
+    return config if name else dataclasses.replace(config, model=dataclasses.replace(config.model, name=""))
+
+
+def _import_name(build: Callable[[], nn.Module] | None) -> str:
+    """`module:name`, by which a function or class can be imported again; empty where it cannot."""
+    module, name = getattr(build, "__module__", ""), getattr(build, "__qualname__", "")
+    return f"{module}:{name}" if module and name and "<" not in name and module != "__main__" else ""
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Every setting that differs, by its key, in a line each."""
+    found: dict[str, str] = {}
+    for key in sorted({*before, *now}):
+        path = f"{above}{key}"
+        then, here = before.get(key), now.get(key)
+        if isinstance(then, Mapping) and isinstance(here, Mapping):
+            found |= _differences(then, here, f"{path}.")
+        elif then != here:
+            found[path] = f"{path} was {json.dumps(then)} and is {json.dumps(here)}"
+    return found
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _mean(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means of the metrics, weighted by examples where these are told."""
+    numbers = [_numbers(one) for one in found]
+    weights = [one.get("num_examples", one.get("num-examples", 1.0)) for one in numbers]
+    names = [name for name in dict.fromkeys(name for one in numbers for name in one) if name not in OURS]
+    means = {}
+    for name in names:
+        pairs = [(one[name], w) for one, w in zip(numbers, weights, strict=True) if name in one]
+        total = sum(w for _, w in pairs)
+        means[name] = sum(value * w for value, w in pairs) / total if total else math.nan
+    return means
+
+
+def _record(metrics: Mapping[str, float]) -> MetricRecord:
+    return MetricRecord(dict(metrics))
