@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -61,6 +62,8 @@ def _decides(config: Config) -> dict[str, Any]:
 
 def _do_there(label: str, seed: int, tables: dict[str, Any], out: Path) -> Result | Failure:
     """`do` in another process, which finds a user's own rule by its name; only the command line prints."""
+    # Ctrl-C stops each run at a checkpoint; a forkserver that an executor started blocks it for all that it forks
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     with contextlib.redirect_stdout(sys.stderr):
         try:
             return do(Job(label, seed, Config.from_dict(tables), out))
