@@ -50,7 +50,7 @@ SEES = {
     "rng": set(),
     "schedules": set(),
     "algorithms": {"messages", "rng", "algorithms.base"},
-    "refine": {"messages", "rng", "algorithms.base", "refine.base", "refine.round", "refine.echo"},
+    "refine": {"errors", "messages", "rng", "algorithms.base", "refine.base", "refine.round", "refine.echo"},
     "data": {"errors", "rng", "data"},
     "population": {"errors", "rng", "data"},
     "transports": {"errors", "messages", "population", "transports"},
