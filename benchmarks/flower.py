@@ -37,7 +37,8 @@ def main() -> None:
             for server in ("bare", "fedbuff") if pair % 2 == 0 else ("fedbuff", "bare"):
                 out = Path(temporary) / f"{server}-{pair}.json"
                 settings = {"server": server, "job-s": given.job_s, "updates": given.updates, "out": out}
-                if deployment.run(HERE / "flower_app", settings).wait():
+                deployment.run(HERE / "flower_app", settings).wait()
+                if not out.exists():
                     raise SystemExit(deployment.log("run").read_text())
                 told[server] = json.loads(out.read_text())
                 rate = given.updates / told[server]["wall_s"]

@@ -12,7 +12,8 @@ from fedecho import Config, replay, run
 from fedecho.cli import main
 
 HERE = Path(__file__).parents[1]
-EXPERIMENT, ALGORITHM, SERVER = re.findall(r"```python\n(.*?)```", (HERE / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+README = (HERE / "README.md").read_text(encoding="utf-8")
+EXPERIMENT, ALGORITHM, SERVER = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_a_whole_experiment(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,8 +36,9 @@ def test_a_whole_algorithm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 def test_a_live_federation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("flwr", reason="Flower needs Python 3.11 or later")
-    from flower_nodes import LocalGrid, Net, unlabeled
     from flwr.app import ArrayRecord
+
+    from flower_nodes import LocalGrid, Net, unlabeled
 
     monkeypatch.chdir(tmp_path)
     names = {"Net": Net, "public_images": unlabeled(), "grid": LocalGrid(3), "ArrayRecord": ArrayRecord}

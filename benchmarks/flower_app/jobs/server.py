@@ -10,6 +10,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
+from fedecho.flower import FedBuff
+
 app = ServerApp()
 
 
@@ -44,6 +46,4 @@ def bare(grid: Grid, arrays: ArrayRecord, updates: int) -> None:
 
 
 def fedbuff(grid: Grid, arrays: ArrayRecord, updates: int) -> None:
-    from fedecho.flower import FedBuff
-
     FedBuff(buffer_size=4).start(grid, arrays, num_rounds=updates // 4)
