@@ -219,6 +219,9 @@ class Config:
             name: build(type_, tables.get(name, {}), name, faults) for name, type_ in types_.items()
         }
         parts["model"] = _model(tables.get("model", {}), faults)
+        live = parts["transport"] is not None and parts["transport"].name != "simulated"
+        if live and parts["model"] is not None and "name" not in tables.get("model", {}):
+            parts["model"] = dataclasses.replace(parts["model"], name="")  # the server knows the arrays alone
         parts["algorithm"] = _algorithm(tables.get("algorithm", {}), parts["server"] or ServerConfig(), faults)
         stages = tables.get("refine", [])
         stages = [stages] if isinstance(stages, Mapping) else stages
