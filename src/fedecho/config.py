@@ -208,10 +208,21 @@ class Config:
             "executor": ExecutorConfig,
             "records": RecordsConfig,
         }
+        tables = _whose_delays(tables)
+        people = dict(tables.get("population", {}))
+        folder, name = people.pop("from", None), people.get("name")
+        if isinstance(folder, str):
+            faults.append(f"population has `from` ({folder!r}) and `name` ({name!r}); leave one of them out")
+        elif folder is not None:
+            faults.append(f"population.from is {folder!r}; it must be a string, the folder of a recorded run")
+        tables["population"] = people
         parts: dict[str, Any] = {
             name: build(type_, tables.get(name, {}), name, faults) for name, type_ in types_.items()
         }
         parts["model"] = _model(tables.get("model", {}), faults)
+        live = parts["transport"] is not None and parts["transport"].name != "simulated"
+        if live and parts["model"] is not None and "name" not in tables.get("model", {}):
+            parts["model"] = dataclasses.replace(parts["model"], name="")  # the server knows the arrays alone
         parts["algorithm"] = _algorithm(tables.get("algorithm", {}), parts["server"] or ServerConfig(), faults)
         stages = tables.get("refine", [])
         stages = [stages] if isinstance(stages, Mapping) else stages
@@ -252,7 +263,7 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
     configuration's own [algorithm] and [refine] count only for the rule and stage they name: a step size tuned for one
     rule is never handed to another.
     """
-    result: dict[str, Any] = {name: _copy(table) for name, table in tables.items()}
+    result: dict[str, Any] = _whose_delays({name: _copy(table) for name, table in tables.items()})
     if method is not None:
         if shapeless := _shape_faults(tables):
             raise ConfigError(shapeless)
@@ -270,7 +281,7 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
         given = result.get("refine", [])
         by_name = {table.get("name"): table for table in ([given] if isinstance(given, Mapping) else given)}
         result["refine"] = [{**by_name.get(stage, {}), "name": stage} for stage in stages]
-        for name, table in variant.items():
+        for name, table in _whose_delays(variant).items():
             if name == "refine" and isinstance(table, Mapping):
                 if len(stages) != 1:
                     raise ConfigError(f"[variants.{method}.refine] needs a method with one stage, got {base!r}")
@@ -290,10 +301,24 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
         if not equals or len(path) < 2:
             faults.append(f"--set {override!r} is not `table.key=value`, for example client.lr=0.05")
             continue
-        _put(result, path, value_of(text.strip()), override, faults)
+        value = value_of(text.strip())
+        if path == ["population", "from"]:
+            path, value = ["population", "name"], f"run:{value if isinstance(value, str) else text.strip()}"
+        _put(result, path, value, override, faults)
     if faults:
         raise ConfigError(faults)
     return result
+
+
+def _whose_delays(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables with `from = "DIR"` in [population] as the name that it stands for, unless there is another."""
+    people = tables.get("population")
+    if isinstance(people, Mapping) and isinstance(people.get("from"), str):
+        name = f"run:{people['from']}"
+        if people.get("name", name) == name:
+            others = {key: value for key, value in people.items() if key != "from"}
+            return {**tables, "population": {**others, "name": name}}
+    return dict(tables)
 
 
 def _is_shaped(name: str, table: Any) -> bool:

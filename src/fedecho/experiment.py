@@ -68,14 +68,14 @@ def resume(run_dir: str | Path, observer: Observer | None = None) -> Result:
     """
     with contextlib.closing(RunFolder.open(Path(run_dir))) as folder:
         folder.lock()
-        if (result := Result.of(folder)) is not None:
-            folder.drop_checkpoints()  # it may have been killed just before it did so itself
-            return result
         config = Config.from_dict(read_toml(folder.path / "config.toml"))
-        if config.transport.name != "simulated":
+        if config.transport.name != "simulated":  # finished or not: its last checkpoint is needed for a replay
             raise RecordError(
                 f"{run_dir} is a run on a live federation; start its ServerApp again: it goes on from there"
             )
+        if (result := Result.of(folder)) is not None:
+            folder.drop_checkpoints()  # it may have been killed just before it did so itself
+            return result
         setup = prepare(config)
         recorder = Recorder(setup, folder, observer)
         warn_of_changes(folder, setup)
