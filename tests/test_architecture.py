@@ -55,7 +55,7 @@ SEES = {
     "data": {"errors", "rng", "data"},
     "observed": {"errors"},
     "population": {"errors", "rng", "data", "observed"},
-    "transports": {"errors", "messages", "population", "transports"},
+    "transports": {"errors", "messages", "observed", "population", "transports"},
 }
 """Rooms that may see less than all that lies below them."""
 

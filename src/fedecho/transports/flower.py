@@ -38,6 +38,7 @@ from ..messages import (
     Wake,
     WakeAt,
 )
+from ..observed import RESTARTED
 
 log = logging.getLogger("flwr")
 
@@ -45,7 +46,6 @@ POLLS_PER_S = 40.0
 """Requests for answers a second at most, over all couriers: each costs the SuperLink a few milliseconds."""
 FIRST_REST_S, LONGEST_REST_S = 5.0, 600.0
 """How long a node rests after its first failure, and at most; each failure in a row doubles it."""
-RESTARTED = "server restarted"
 
 
 class Unreadable(Exception):
