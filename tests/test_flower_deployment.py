@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -23,7 +25,7 @@ pytest.importorskip("flwr", reason="Flower needs Python 3.11 or later")
 
 APP = Path(__file__).parent.parent / "examples" / "flower"
 sys.path.insert(0, str(APP))
-from deploy import Deployment, make_node_key  # noqa: E402
+from deploy import Deployment, free_port, make_node_key  # noqa: E402
 from fedecho.data.sources import load  # noqa: E402
 
 pytestmark = pytest.mark.timeout(900)
@@ -153,6 +155,35 @@ def test_the_superlink_is_killed_and_comes_back(folder: Path, monkeypatch: pytes
     assert len(rows(state, "select * from events where kind = 'aggregate'")) == 8
     monkeypatch.chdir(APP)
     assert replay(state).matches
+
+
+@pytest.mark.slow
+def test_the_examples_readme_to_the_letter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every shell block of it, in a copy of the folder: the simulation runtime, the deployment, replay and report."""
+    app = folder / "examples" / "flower"
+    shutil.copytree(APP, app, ignore=shutil.ignore_patterns("__pycache__", ".flwr", "run"))
+    blocks = re.findall(r"```\n(.*?)```", (APP / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    simulated, deployed, after = blocks
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+    }
+
+    def shell(text: str, name: str) -> None:
+        with (folder / f"{name}.log").open("wb") as out:
+            command = ["bash", "-e", "-c", text.replace("cd examples/flower", "").replace("8101", str(free_port()))]
+            subprocess.run(command, cwd=app, env=environment, stdout=out, stderr=out, timeout=600, check=True)
+
+    shell(simulated, "simulated")
+    shell(after, "after-simulated")
+    assert "the model matches the recorded one" in (folder / "after-simulated.log").read_text()
+    assert (app / "run" / "report.html").stat().st_size > 1e6
+    shutil.rmtree(app / "run")
+    shell(deployed, "deployed")
+    shell(after, "after-deployed")
+    assert "the model matches the recorded one" in (folder / "after-deployed.log").read_text()
 
 
 def test_keys_are_private(tmp_path: Path) -> None:
