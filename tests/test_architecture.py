@@ -51,11 +51,11 @@ SEES = {
     "rng": set(),
     "schedules": set(),
     "algorithms": {"messages", "rng", "algorithms.base"},
-    "refine": {"messages", "rng", "algorithms.base", "refine.base", "refine.round", "refine.echo"},
+    "refine": {"errors", "messages", "rng", "algorithms.base", "refine.base", "refine.round", "refine.echo"},
     "data": {"errors", "rng", "data"},
     "observed": {"errors"},
     "population": {"errors", "rng", "data", "observed"},
-    "transports": {"errors", "messages", "population", "transports"},
+    "transports": {"errors", "messages", "observed", "population", "transports"},
 }
 """Rooms that may see less than all that lies below them."""
 

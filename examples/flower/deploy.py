@@ -1,4 +1,4 @@
-"""The whole deployment on one machine: certificates, node keys, a SuperLink, SuperNodes, one run, and the end of it all.
+"""The whole deployment on one machine: certificates, node keys, a SuperLink, SuperNodes, a run, and the end of it all.
 
     python deploy.py --nodes 4 --set num-versions=6 straggler-s=30.0
 
@@ -9,6 +9,7 @@ machines the same commands run on each, with the machine's own address: `Deploym
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import ipaddress
 import os
@@ -37,8 +38,8 @@ class Deployment:
         folder: keys, certificates, logs and the SuperLink's database go here.
         secure: TLS and node keys.
         port: the SuperLink's; a free one by default.
-        isolation: "process": the ServerApp runs in a process of its own beside a SuperLink that may be restarted; else
-            "subprocess", below the SuperLink.
+        isolation: "subprocess": ServerApps run below the SuperLink; "process": beside it, started by `start_executor`,
+            so that the SuperLink may be restarted under them.
     """
 
     def __init__(self, folder: Path, secure: bool = True, port: int = 0, isolation: str = "subprocess") -> None:
@@ -90,6 +91,12 @@ class Deployment:
         self.start("superlink", command)
         wait_for(self.port, self.processes["superlink"], self.log("superlink"))
 
+    def start_executor(self) -> None:
+        """What runs ServerApps beside a SuperLink of the isolation "process"; it outlives the SuperLink."""
+        command = ["flower-superexec", "--runtime-api-address", self.address]
+        command += ["--root-certificates", str(self.certificate)] if self.secure else ["--insecure"]
+        self.start("executor", command)
+
     def start_node(self, number: int, nodes: int, registered: bool = True) -> None:
         """A SuperNode that holds partition `number` of `nodes`."""
         command = ["flower-supernode", "--superlink", self.address]
@@ -134,7 +141,12 @@ class Deployment:
             RuntimeError: when it failed.
         """
         done = subprocess.run(
-            [str(BIN / "flwr"), *arguments], env=self.environment, capture_output=True, text=True, timeout=120, check=False
+            [str(BIN / "flwr"), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"flwr {' '.join(arguments)} failed: {done.stdout}{done.stderr}")
@@ -143,11 +155,8 @@ class Deployment:
     def kill(self, name: str) -> None:
         """End a process and all that it started, at once."""
         process = self.processes.pop(name)
-        for group in (signal.SIGKILL,):
-            try:
-                os.killpg(process.pid, group)
-            except ProcessLookupError:
-                pass
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
 
     def stop(self) -> None:
@@ -211,7 +220,9 @@ def write_private(file: Path, key: ec.EllipticCurvePrivateKey, how: serializatio
 
 
 def toml(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str | Path) else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        f'"{value}"' if isinstance(value, str | Path) else str(value).lower() if isinstance(value, bool) else str(value)
+    )
 
 
 def free_port() -> int:
@@ -239,6 +250,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="for keys, logs and the database (default: a temporary one)")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings of the app, in TOML")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that nothing is left running
     pairs = [item.partition("=") for item in given.set]
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)

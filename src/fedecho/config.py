@@ -28,6 +28,7 @@ from .learning.learner import ClientConfig
 from .learning.models import MODELS
 from .population import PopulationConfig
 from .refine.base import Stage
+from .refine.central_dp import CentralDP
 from .server import ServerConfig, Stop
 from .transports.executors import EXECUTORS
 
@@ -225,7 +226,7 @@ class Config:
         parts["algorithm"] = _algorithm(tables.get("algorithm", {}), parts["server"] or ServerConfig(), faults)
         stages = tables.get("refine", [])
         stages = [stages] if isinstance(stages, Mapping) else stages
-        parts["refine"] = tuple(_stage(table, faults) for table in stages)
+        parts["refine"] = tuple(_stage(table, parts["algorithm"], faults) for table in stages)
         parts["variants"] = tables.get("variants", {})
         if faults:
             raise ConfigError(faults + _cross_faults(parts))
@@ -463,7 +464,9 @@ def _algorithm(table: Any, server: ServerConfig, faults: list[str]) -> Any:
     return made
 
 
-def _stage(table: Any, faults: list[str]) -> Any:
+def _stage(table: Any, algorithm: Any, faults: list[str]) -> Any:
+    if isinstance(table, Mapping) and table.get("name") == CentralDP.name:
+        table = {"buffer_size": getattr(algorithm, "buffer_size", 1), **table}
     return _named(table, "refine", None, registry.stage_classes(), Stage, faults, None)
 
 
@@ -530,11 +533,12 @@ _RANGES: dict[tuple[Callable[[float], bool], str], str] = {
     _AT_LEAST_1: "updates versions eval_every clients classes_per_client max_examples unlabeled_size epochs steps "
     "batch_size concurrency buffer_size cohort threads every evaluate_every max_rows staleness_bound warm_up teachers "
     "generate_every pool_size synthesis_batch synthesis_steps latent_size width probes",
-    _ABOVE_0: "virtual_time_s lr alpha gamma eps temperature prior_floor mu_alpha staleness_weight s_max generator_lr "
-    "latent_lr probe_temperature",
+    _ABOVE_0: "virtual_time_s lr alpha noise_multiplier gamma eps temperature prior_floor mu_alpha staleness_weight "
+    "s_max generator_lr latent_lr probe_temperature",
     _ABOVE_0_OR_INF: "max_change_norm max_change_ratio checkpoint_every_s",
     _SHARE: "coupling warmup milestones alpha_min alpha_max",
     _BELOW_1: "momentum ema beta1 beta2",
+    (lambda x: 0 < x < 1, "above 0 and below 1"): "delta",
     (lambda x: 0 < x <= 1, "above 0 and at most 1"): "mixing",
 }
 _RANGE_OF = {name: bound for bound, names in _RANGES.items() for name in names.split()}
@@ -602,6 +606,7 @@ def _cross_faults(parts: Mapping[str, Any]) -> list[str]:
             f"algorithm.cohort ({cohort}) with over-selection asks {asked} clients, more than server.concurrency "
             f"({server.concurrency}); lower one or raise the other"
         )
+    faults += _privacy_faults(algorithm, parts["refine"])
     if data and data.partition not in schemes():
         faults.append(f"data.partition is {data.partition!r}; there are {', '.join(schemes())}")
     kinds = {kind.partition(":")[0] for kind in unlabeled_kinds()}
@@ -611,4 +616,25 @@ def _cross_faults(parts: Mapping[str, Any]) -> list[str]:
         faults.append(f"executor.name is {executor.name!r}; there are {', '.join(EXECUTORS)}")
     if people:
         faults += [f"[population] {fault}" for fault in people.faults(data.clients if data else None)]
+    return faults
+
+
+def _privacy_faults(algorithm: Any, stages: Sequence[Any]) -> list[str]:
+    """A stage that protects changes cannot do so beside everything."""
+    faults = []
+    for stage in stages:
+        if not getattr(stage, "alone", False) or algorithm is None:
+            continue
+        if len(stages) > 1:
+            others = ", ".join(other.name for other in stages if other is not stage and other is not None)
+            faults.append(f"refine {stage.name!r} protects changes, and {others} would look at them: leave one out")
+        if not algorithm.plain_sum:
+            faults.append(
+                f"refine {stage.name!r} needs a rule from which changes leave only as their plain sum, and "
+                f"{algorithm.name!r} is none as it is set; take fedbuff, fadas, fadas_da, async_sgd or fedasync"
+            )
+        elif stage.buffer_size != (size := getattr(algorithm, "buffer_size", 1)):
+            faults.append(f"refine.buffer_size ({stage.buffer_size}) must be the rule's ({size}); leave it out")
+        if not stage.clip:
+            faults.append("refine.clip is 0.0; the noise is measured by it: it must be above 0")
     return faults

@@ -151,7 +151,7 @@ def replay(
 def _kept(folder: RunFolder, config: Config, model: Callable[[], nn.Module] | None) -> tuple[Setup, Transport, int]:
     """The parts of a live run as it began, or as they were at its last checkpoint; what was heard from then on."""
     start = folder.load_start()
-    if config.refine and model is None:
+    if any(stage.needs_compute for stage in config.refine) and model is None:
         name = read_toml(folder.path / "config.toml").get("model", {}).get("name", "")
         if not name:
             raise ConfigError(

@@ -125,7 +125,7 @@ class RunFolder:
             for left in path.glob("records.sqlite*"):  # by somebody who was killed just below
                 left.unlink()
             folder = cls(path)
-            _write(path / "environment.json", json.dumps(environment, indent=2) + "\n")
+            folder.save_environment(environment)
             with folder.database() as db:
                 db.execute("insert into meta values ('schema_version', ?)", (str(SCHEMA_VERSION),))
             _write(path / "config.toml", config)  # last: a folder with a config is a run
@@ -382,6 +382,10 @@ class RunFolder:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as fault:
             raise RecordError(f"{path} cannot be read ({fault}); remove it and resume the run") from None
+
+    def save_environment(self, environment: Mapping[str, Any]) -> None:
+        """Write down what decides the bits, where it was not known when the folder was made."""
+        _write(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
 
     def rewrite(self, config: str) -> None:
         """Give the run another configuration, such as a later end; it is not finished any more."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 import torch
-from fedecho.flower import client_mod
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+
+from fedecho.flower import client_mod
 
 from .task import Net, judge, partition_of, train
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fedecho.flower import Asynchronous
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
+
+from fedecho.flower import Asynchronous
 
 from .task import Net, images, judge, public
 

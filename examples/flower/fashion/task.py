@@ -6,10 +6,11 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from fedecho import Key
 from fedecho.data.partition import partition
 from fedecho.data.sources import Source, load
-from torch import Tensor, nn
 
 PUBLIC = 2_000
 """Training images kept from the clients: the first of them are U, the unlabeled public set."""

@@ -33,6 +33,8 @@ from .mail import Arrays, Keys, Post
 
 log = logging.getLogger("flwr")
 
+OURS = ("num_examples", "num-examples", "waited_s", "change_norm")
+"""What the records tell of an update beside its client's metrics."""
 EVERYONE = 2**31
 """A concurrency that is never reached: every idle node gets work."""
 
@@ -67,6 +69,7 @@ class Asynchronous(Strategy):
         fraction_evaluate: share of the nodes that are asked to evaluate on their own data, the idle ones first; nobody
             waits for their answers.
         evaluate_every: versions between evaluations, on the server (`evaluate_fn`) and on clients.
+        refresh_s: seconds between looks at which nodes are there.
         seed: of the server's draws (who works next, mini-batches of U, noise); None draws one, and records it.
         device: where the server learns.
         threads: torch threads of the server.
@@ -99,6 +102,7 @@ class Asynchronous(Strategy):
         min_available_nodes: int = 2,
         fraction_evaluate: float = 0.0,
         evaluate_every: int = 1,
+        refresh_s: float = 3.0,
         seed: int | None = None,
         device: str = "cpu",
         threads: int = 1,
@@ -117,11 +121,14 @@ class Asynchronous(Strategy):
             raise ConfigError(f"predictions is {predictions!r}; it must be 'server' or 'client'")
         if not 0 <= fraction_evaluate <= 1:
             raise ConfigError(f"fraction_evaluate is {fraction_evaluate}; it must be from 0 to 1")
+        if not 0 < refresh_s < math.inf:
+            raise ConfigError(f"refresh_s is {refresh_s}; it must be above 0 and finite")
         if min_available_nodes < 1:
             raise ConfigError(f"min_available_nodes is {min_available_nodes}; it must be at least 1")
         self._model, self._unlabeled, self._predictions = model, unlabeled, predictions
         self._run_dir = None if run_dir is None else Path(run_dir)
         self._seed, self._least, self._fraction = seed, min_available_nodes, fraction_evaluate
+        self._refresh_s = refresh_s
         self._keys = Keys(arrayrecord_key, configrecord_key, weighted_by_key)
         self._judged_by = {"accuracy": accuracy_key, "loss": loss_key}
         called = self.method or method or "fedbuff"
@@ -269,6 +276,7 @@ class Asynchronous(Strategy):
             checkpoint = folder.load_checkpoint(config.experiment.device)
             if checkpoint is None:
                 folder.forget_after(-1)  # new, or killed before anybody was asked anything
+                folder.save_environment(setup.environment())
                 folder.note("began_at", repr(began_at))
                 start = {"weights": server.model.weights, "buffers": server.model.buffers}
                 if self._unlabeled is not None and config.refine:
@@ -286,11 +294,13 @@ class Asynchronous(Strategy):
             grid,
             post,
             began_at,
+            after_s=server.ledger.event_s,
             names=folder.names() if folder is not None else {},
             here=[client for client in range(server.clients) if client not in away],
             backlog=backlog,
             timeout_s=timeout,
             ttl_s=max(timeout, 43_200.0),
+            refresh_s=self._refresh_s,
             evaluated=journal.evaluated,
         )
         journal.live = lambda: transport.live
@@ -498,7 +508,7 @@ def _mean(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Means of the metrics, weighted by examples where these are told."""
     numbers = [_numbers(one) for one in found]
     weights = [one.get("num_examples", one.get("num-examples", 1.0)) for one in numbers]
-    names = dict.fromkeys(name for one in numbers for name in one)
+    names = [name for name in dict.fromkeys(name for one in numbers for name in one) if name not in OURS]
     means = {}
     for name in names:
         pairs = [(one[name], w) for one, w in zip(numbers, weights, strict=True) if name in one]

@@ -38,6 +38,7 @@ from ..messages import (
     Wake,
     WakeAt,
 )
+from ..observed import RESTARTED
 
 log = logging.getLogger("flwr")
 
@@ -45,7 +46,6 @@ POLLS_PER_S = 40.0
 """Requests for answers a second at most, over all couriers: each costs the SuperLink a few milliseconds."""
 FIRST_REST_S, LONGEST_REST_S = 5.0, 600.0
 """How long a node rests after its first failure, and at most; each failure in a row doubles it."""
-RESTARTED = "server restarted"
 
 
 class Unreadable(Exception):
@@ -95,6 +95,7 @@ class FlowerTransport:
         grid: Flower's.
         mail: writes and reads messages.
         began_at: when the run began, in seconds since the epoch: the clock's zero, also after a restart.
+        after_s: the time of the last event that the server heard; the clock is never before it.
         names: the node id of every client so far, as `Joined` events named them.
         here: the clients that the server believes present.
         backlog: what a server that was killed had heard since its checkpoint, to be heard again first. What is in
@@ -110,6 +111,7 @@ class FlowerTransport:
         grid: Grid,
         mail: Mail,
         began_at: float,
+        after_s: float = 0.0,
         names: Mapping[int, str] | None = None,
         here: Iterable[int] = (),
         backlog: Iterable[Event] | None = None,
@@ -130,12 +132,12 @@ class FlowerTransport:
         self._open: dict[int, Task] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._timers: list[float] = []
+        self._seen: tuple[int, ...] = ()
         self._resting: dict[int, float] = {}
         self._failures: dict[int, int] = {}
-        self._couriers = 0
         self._pushing = threading.Lock()
         self._closed = threading.Event()
-        self._last_s = 0.0
+        self._last_s = after_s
         self._watcher: threading.Thread | None = None
 
     @property
@@ -182,9 +184,11 @@ class FlowerTransport:
             group_id=str(task.id),
         )
         heapq.heappush(self._deadlines, (time.monotonic() + self._timeout_s, task.id))
-        self._start(
-            lambda: self._carry(message, lambda reply, why: self._heard.put(_Answer(task.id, node, reply, why)))
-        )
+
+        def tell(reply: Message | None, why: str) -> None:
+            self._heard.put(_Answer(task.id, node, reply, why))
+
+        threading.Thread(target=self._carry, args=(message, tell), daemon=True).start()
 
     def evaluate(self, version: int, content: RecordDict, nodes: Iterable[int]) -> None:
         """Ask nodes to evaluate; nobody waits. A node that is training does it afterwards."""
@@ -196,29 +200,18 @@ class FlowerTransport:
                 ttl=self._ttl_s,
                 group_id=f"evaluate-{version}",
             )
-            self._start(self._evaluation(message, version, node))
+            threading.Thread(target=self._carry, args=(message, self._evaluation(version, node)), daemon=True).start()
 
-    def _evaluation(self, message: Message, version: int, node: int) -> Callable[[], None]:
+    def _evaluation(self, version: int, node: int) -> Callable[[Message | None, str], None]:
         def tell(reply: Message | None, why: str) -> None:
             if reply is None or reply.has_error():
                 log.warning("node %s did not evaluate version %s: %s", node, version, why or _told(reply))
                 reply = None
             self._heard.put(_Evaluated(version, node, reply))
 
-        return lambda: self._carry(message, tell)
+        return tell
 
     # -- the threads
-
-    def _start(self, work: Callable[[], None]) -> None:
-        self._couriers += 1
-
-        def run() -> None:
-            try:
-                work()
-            finally:
-                self._couriers -= 1
-
-        threading.Thread(target=run, daemon=True).start()
 
     def _carry(self, message: Message, tell: Callable[[Message | None, str], None]) -> None:
         """Send a message, and tell its answer when there is one."""
@@ -234,7 +227,7 @@ class FlowerTransport:
         began, faults = time.monotonic(), 0
         while time.monotonic() - began < self._ttl_s:
             waited_s = time.monotonic() - began
-            pause_s = max(0.02 * waited_s, 0.05, self._couriers / POLLS_PER_S) if not faults else min(2.0**faults, 30.0)
+            pause_s = 2.0**faults if faults else max(0.02 * waited_s, 0.05, len(self._open) / POLLS_PER_S)
             if self._closed.wait(min(pause_s, 30.0)):
                 return
             try:
@@ -302,6 +295,7 @@ class FlowerTransport:
             if isinstance(heard, _Answer):
                 self._answered(heard)
             elif isinstance(heard, _Nodes):
+                self._seen = heard.ids
                 self._counted(heard.ids)
             else:
                 self._evaluated(heard.version, heard.node, heard.reply)
@@ -315,6 +309,7 @@ class FlowerTransport:
             moments.append(self._timers[0] - self.now_s)
         if self._deadlines:
             moments.append(self._deadlines[0][0] - time.monotonic())
+        moments += [until - time.monotonic() for until in self._resting.values()]
         return max(0.0, min(moments))
 
     def _look_at_the_clock(self) -> None:
@@ -326,6 +321,11 @@ class FlowerTransport:
             task = self._open.get(number)
             if task is not None:
                 self._failed(self._nodes[task.client], number, f"no answer within {self._timeout_s:g} s")
+        rested = [node for node, until in self._resting.items() if until <= time.monotonic()]
+        for node in rested:
+            del self._resting[node]
+        if rested:
+            self._counted(self._seen)
 
     def _answered(self, answer: _Answer) -> None:
         reply = answer.reply
@@ -373,7 +373,7 @@ class FlowerTransport:
 
     def _counted(self, ids: Iterable[int]) -> None:
         """Tell who came and who went since the last look."""
-        awake = {node for node in ids if self._resting.get(node, 0.0) <= time.monotonic()}
+        awake = {node for node in ids if node not in self._resting}
         for node in sorted(awake - self._clients.keys()):
             client = len(self._nodes)
             self._nodes[client], self._clients[node] = node, client
