@@ -170,6 +170,9 @@ def test_losses(record: Callable[..., Path]) -> None:
         assert sum(plan.lost == "dropout" for plan in plans) / 4000 == pytest.approx(rate, abs=0.025)
         assert {plan.ends_at_s for plan in plans if plan.lost} == {7.0}, "until it is heard of"
         assert {plan.ends_at_s for plan in plans if not plan.lost} == {2.0}
+    two = fitted(record([*jobs, *[(3, 0.0, 60.0, "no answer within 60 s")] * 9]), 4)
+    heard_s = [{plan.ends_at_s for t in range(500) if (plan := two.plan(c, t, 0.0, 0, 0)).lost} for c in range(4)]
+    assert heard_s == [{7.0, 60.0}, {7.0}, {7.0, 60.0}, {60.0}], "its own where it lost any, else anybody's"
     assert all(people.present(c, at_s) for c in range(3) for at_s in (0.0, 50.0, 1e6))
     worse = fitted(path, 3, dropout=0.5)
     plans = [worse.plan(0, task, 0.0, 0, 0) for task in range(4000)]

@@ -200,8 +200,10 @@ def test_it_tells_why_answers_were_refused_and_tasks_lost(page: str) -> None:
 def test_every_figure_has_something_in_it(page: str, live: Path, tmp_path: Path) -> None:
     from plotly.graph_objects import Figure
 
-    short = serve(tmp_path / "short", stop=2)
-    for text in (page, write_report([short]).read_text(encoding="utf-8")):
+    short = {n: write_report([serve(tmp_path / f"{n}", stop=n)]).read_text(encoding="utf-8") for n in (1, 8)}
+    assert "norms" not in data_of(short[1])["figures"], "one update is no line"
+    assert "norms" in data_of(short[8])["figures"]
+    for text in (page, *short.values()):
         for name, variants in data_of(text)["figures"].items():
             for variant, figure in variants.items():
                 Figure(painted(figure))
