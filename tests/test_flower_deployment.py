@@ -95,7 +95,7 @@ def test_a_straggler_a_killed_node_and_a_stranger(folder: Path, monkeypatch: pyt
 
 def server_app(deployment: Deployment) -> int | None:
     """The process that runs the ServerApp, if there is one."""
-    told = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(["ps", "-eww", "-o", "pid,args"], capture_output=True, text=True, check=True).stdout
     for line in told.splitlines():
         pid, arguments = line.split(maxsplit=1)
         if "flwr-serverapp" in arguments.split("--")[0] and deployment.address in arguments:
