@@ -277,6 +277,7 @@ def make_server(
     config: ServerConfig,
     stages: Sequence[Stage] = (),
 ) -> Server:
-    model = Model(0, torch.zeros(worker.centres.shape[1]), torch.zeros(2))
+    guarded = any(stage.alone for stage in stages)
+    model = Model(0, torch.zeros(worker.centres.shape[1]), torch.zeros(0 if guarded else 2))
     away = [client for client in range(people.clients) if not people.present(client, 0.0)]
     return Server(algorithm, model, people.clients, Key(3), stop, config, stages, worker, None, away)

@@ -36,6 +36,7 @@ TUNED: dict[str, dict[str, Any]] = {
 """Settings under which a rule gets near the quadratic's minimum in 300 updates; others do at their defaults."""
 
 STAGES: dict[str, dict[str, Any]] = {
+    "central_dp": {"noise_multiplier": 0.01, "clip": 3.0, "buffer_size": 3},
     "echo": {"every": 3},
     "fedrevive": {"generate_after": 2, "generate_every": 3, "distill_after": 4, "teachers": 3, "pool_size": 20},
 }
@@ -59,7 +60,10 @@ def make(method: str) -> tuple[Algorithm, tuple[Stage, ...]]:
 
 
 def make_stage(name: str) -> Stage:
-    return stage_classes()[name](**{"lr": 0.05, "steps": 2, "batch_size": 8, **STAGES.get(name, {})})
+    cls = stage_classes()[name]
+    own = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    common = {"lr": 0.05, "steps": 2, "batch_size": 8}
+    return cls(**{key: value for key, value in common.items() if key in own}, **STAGES.get(name, {}))
 
 
 def centres() -> torch.Tensor:

@@ -71,6 +71,7 @@ def test_an_unchanged_client_trains_under_fedecho(tmp_path: Path) -> None:
     for name, array in result.arrays.items():
         assert torch.equal(saved[name], torch.from_numpy(array.numpy().copy())), name
     assert len(events(tmp_path / "run", "refine")) == 15
+    assert [row["count"] for row in events(tmp_path / "run", "aggregate")] == [2] * 15
     found = replay(tmp_path / "run")
     assert found.matches
     assert (found.updates, found.versions, found.from_version) == (30, 15, 0)

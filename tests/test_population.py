@@ -100,7 +100,7 @@ def test_issue_time_only_shifts_a_plan():
 
 
 def test_names():
-    assert names() == ("exponential", "large", "lognormal", "mild", "none", "phones", "trace:PATH")
+    assert names() == ("exponential", "large", "lognormal", "mild", "none", "phones", "run:RUN_DIR", "trace:PATH")
 
 
 def test_a_plan_takes_microseconds():

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from fedecho import Config, run
+from fedecho import Config, replay, run
 from fedecho.cli import main
 
 HERE = Path(__file__).parents[1]
-EXPERIMENT, ALGORITHM = re.findall(r"```python\n(.*?)```", (HERE / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+README = (HERE / "README.md").read_text(encoding="utf-8")
+EXPERIMENT, ALGORITHM, SERVER = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_a_whole_experiment(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,3 +32,15 @@ def test_a_whole_algorithm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     config = str(HERE / "configs" / "digits_large.toml")
     assert main(["run", config, "--set", "algorithm.name=mine:MyFedBuff", "--set", "experiment.updates=100"]) == 0
     assert "my_fedbuff+echo on digits, seed 0" in capsys.readouterr().out
+
+
+def test_a_live_federation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("flwr", reason="Flower needs Python 3.11 or later")
+    from flwr.app import ArrayRecord
+
+    from flower_nodes import LocalGrid, Net, unlabeled
+
+    monkeypatch.chdir(tmp_path)
+    names = {"Net": Net, "public_images": unlabeled(), "grid": LocalGrid(3), "ArrayRecord": ArrayRecord}
+    exec(SERVER, names)
+    assert replay(tmp_path / "state").matches

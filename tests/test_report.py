@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from fedecho import Config, MissingExtra, RecordError, cli, compare, run
+from fedecho import Config, MissingExtra, RecordError, cli, compare, observed, run
 from fedecho.analysis import Spread
 from fedecho.recorder import Interrupted
 from fedecho.report import facts, figures, write_report
@@ -327,7 +327,7 @@ def test_the_timeline_stays_small() -> None:
     assert [sum(classes[c] == group for c in rows) for group in ("fast", "medium", "slow")] == [30, 15, 5]
     jobs = [facts.Job(c % 1000, float(c), c + 2.5, "accept", 1, "") for c in range(100_000)]
     until_s = window_of(jobs, rows, 1e5)
-    shown = figures.timeline(jobs, classes, rows, until_s, Look(0))
+    shown = figures.timeline(jobs, classes, rows, until_s, Look(0), "time")
     assert 0 < sum(len(trace["x"]) for trace in shown["data"]) <= figures.MOST_JOBS
     assert len(rows_of([], 80)) == 50
 
@@ -541,5 +541,5 @@ def test_interpreter_is_quiet(comparison: Path, tmp_path: Path) -> None:
 
 
 def test_an_unreadable_database_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"records\.sqlite cannot be read"), facts.reading(tmp_path) as db:
+    with pytest.raises(RecordError, match=r"records\.sqlite cannot be read"), observed.reading(tmp_path) as db:
         db.execute("select 1 from events")

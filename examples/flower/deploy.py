@@ -38,8 +38,8 @@ class Deployment:
         folder: keys, certificates, logs and the SuperLink's database go here.
         secure: TLS and node keys.
         port: the SuperLink's; a free one by default.
-        isolation: "subprocess": ServerApps run below the SuperLink; "process": beside it, started by `start_executor`, so
-            that the SuperLink may be restarted under them.
+        isolation: "subprocess": ServerApps run below the SuperLink; "process": beside it, started by `start_executor`,
+            so that the SuperLink may be restarted under them.
     """
 
     def __init__(self, folder: Path, secure: bool = True, port: int = 0, isolation: str = "subprocess") -> None:

@@ -45,6 +45,11 @@ class Run:
     result: Result | None
     metrics: list[dict[str, Any]]
 
+    @property
+    def live(self) -> bool:
+        """Whether it ran on a live federation: its times are real seconds, its clients' delays their own."""
+        return self.config.transport.name != "simulated"
+
 
 def read_run(path: str | Path, label: str | None = None) -> Run:
     """One run folder.

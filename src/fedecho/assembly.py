@@ -199,7 +199,7 @@ def prepare_live(
     key = Key(config.experiment.seed)
     _check_device(config.experiment.device)
     learner, outputs = None, None
-    if config.refine:
+    if any(stage.needs_compute for stage in config.refine):
         if build is None:
             raise ConfigError(f"{config.method} learns on the server: give it `model`, which builds the module")
         predicting = any(stage.needs_predictions for stage in config.refine)

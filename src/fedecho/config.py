@@ -28,6 +28,7 @@ from .learning.learner import ClientConfig
 from .learning.models import MODELS
 from .population import PopulationConfig
 from .refine.base import Stage
+from .refine.central_dp import CentralDP
 from .server import ServerConfig, Stop
 from .transports.executors import EXECUTORS
 
@@ -210,14 +211,25 @@ class Config:
             "executor": ExecutorConfig,
             "records": RecordsConfig,
         }
+        tables = _whose_delays(tables)
+        people = dict(tables.get("population", {}))
+        folder, name = people.pop("from", None), people.get("name")
+        if isinstance(folder, str):
+            faults.append(f"population has `from` ({folder!r}) and `name` ({name!r}); leave one of them out")
+        elif folder is not None:
+            faults.append(f"population.from is {folder!r}; it must be a string, the folder of a recorded run")
+        tables["population"] = people
         parts: dict[str, Any] = {
             name: build(type_, tables.get(name, {}), name, faults) for name, type_ in types_.items()
         }
         parts["model"] = _model(tables.get("model", {}), faults)
+        live = parts["transport"] is not None and parts["transport"].name != "simulated"
+        if live and parts["model"] is not None and "name" not in tables.get("model", {}):
+            parts["model"] = dataclasses.replace(parts["model"], name="")  # the server knows the arrays alone
         parts["algorithm"] = _algorithm(tables.get("algorithm", {}), parts["server"] or ServerConfig(), faults)
         stages = tables.get("refine", [])
         stages = [stages] if isinstance(stages, Mapping) else stages
-        parts["refine"] = tuple(_stage(table, faults) for table in stages)
+        parts["refine"] = tuple(_stage(table, parts["algorithm"], faults) for table in stages)
         parts["variants"] = tables.get("variants", {})
         if faults:
             raise ConfigError(faults + _cross_faults(parts))
@@ -254,7 +266,7 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
     configuration's own [algorithm] and [refine] count only for the rule and stage they name: a step size tuned for one
     rule is never handed to another.
     """
-    result: dict[str, Any] = {name: _copy(table) for name, table in tables.items()}
+    result: dict[str, Any] = _whose_delays({name: _copy(table) for name, table in tables.items()})
     if method is not None:
         if shapeless := _shape_faults(tables):
             raise ConfigError(shapeless)
@@ -272,7 +284,7 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
         given = result.get("refine", [])
         by_name = {table.get("name"): table for table in ([given] if isinstance(given, Mapping) else given)}
         result["refine"] = [{**by_name.get(stage, {}), "name": stage} for stage in stages]
-        for name, table in variant.items():
+        for name, table in _whose_delays(variant).items():
             if name == "refine" and isinstance(table, Mapping):
                 if len(stages) != 1:
                     raise ConfigError(f"[variants.{method}.refine] needs a method with one stage, got {base!r}")
@@ -292,10 +304,24 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
         if not equals or len(path) < 2:
             faults.append(f"--set {override!r} is not `table.key=value`, for example client.lr=0.05")
             continue
-        _put(result, path, value_of(text.strip()), override, faults)
+        value = value_of(text.strip())
+        if path == ["population", "from"]:
+            path, value = ["population", "name"], f"run:{value if isinstance(value, str) else text.strip()}"
+        _put(result, path, value, override, faults)
     if faults:
         raise ConfigError(faults)
     return result
+
+
+def _whose_delays(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables with `from = "DIR"` in [population] as the name that it stands for, unless there is another."""
+    people = tables.get("population")
+    if isinstance(people, Mapping) and isinstance(people.get("from"), str):
+        name = f"run:{people['from']}"
+        if people.get("name", name) == name:
+            others = {key: value for key, value in people.items() if key != "from"}
+            return {**tables, "population": {**others, "name": name}}
+    return dict(tables)
 
 
 def _is_shaped(name: str, table: Any) -> bool:
@@ -441,7 +467,9 @@ def _algorithm(table: Any, server: ServerConfig, faults: list[str]) -> Any:
     return made
 
 
-def _stage(table: Any, faults: list[str]) -> Any:
+def _stage(table: Any, algorithm: Any, faults: list[str]) -> Any:
+    if isinstance(table, Mapping) and table.get("name") == CentralDP.name:
+        table = {"buffer_size": getattr(algorithm, "buffer_size", 1), **table}
     return _named(table, "refine", None, registry.stage_classes(), Stage, faults, None)
 
 
@@ -508,11 +536,12 @@ _RANGES: dict[tuple[Callable[[float], bool], str], str] = {
     _AT_LEAST_1: "updates versions eval_every clients classes_per_client max_examples unlabeled_size epochs steps "
     "batch_size concurrency workers buffer_size cohort threads every evaluate_every max_rows staleness_bound warm_up "
     "teachers generate_every pool_size synthesis_batch synthesis_steps latent_size width probes",
-    _ABOVE_0: "virtual_time_s lr alpha gamma eps temperature prior_floor mu_alpha staleness_weight s_max generator_lr "
-    "latent_lr probe_temperature",
+    _ABOVE_0: "virtual_time_s lr alpha noise_multiplier gamma eps temperature prior_floor mu_alpha staleness_weight "
+    "s_max generator_lr latent_lr probe_temperature",
     _ABOVE_0_OR_INF: "max_change_norm max_change_ratio checkpoint_every_s",
     _SHARE: "coupling warmup milestones alpha_min alpha_max",
     _BELOW_1: "momentum ema beta1 beta2",
+    (lambda x: 0 < x < 1, "above 0 and below 1"): "delta",
     (lambda x: 0 < x <= 1, "above 0 and at most 1"): "mixing",
 }
 _RANGE_OF = {name: bound for bound, names in _RANGES.items() for name in names.split()}
@@ -580,6 +609,7 @@ def _cross_faults(parts: Mapping[str, Any]) -> list[str]:
             f"algorithm.cohort ({cohort}) with over-selection asks {asked} clients, more than server.concurrency "
             f"({server.concurrency}); lower one or raise the other"
         )
+    faults += _privacy_faults(algorithm, parts["refine"])
     if data and data.partition not in schemes():
         faults.append(f"data.partition is {data.partition!r}; there are {', '.join(schemes())}")
     kinds = {kind.partition(":")[0] for kind in unlabeled_kinds()}
@@ -589,4 +619,25 @@ def _cross_faults(parts: Mapping[str, Any]) -> list[str]:
         faults.append(f"executor.name is {executor.name!r}; there are {', '.join(EXECUTORS)}")
     if people:
         faults += [f"[population] {fault}" for fault in people.faults(data.clients if data else None)]
+    return faults
+
+
+def _privacy_faults(algorithm: Any, stages: Sequence[Any]) -> list[str]:
+    """A stage that protects changes cannot do so beside everything."""
+    faults = []
+    for stage in stages:
+        if not getattr(stage, "alone", False) or algorithm is None:
+            continue
+        if len(stages) > 1:
+            others = ", ".join(other.name for other in stages if other is not stage and other is not None)
+            faults.append(f"refine {stage.name!r} protects changes, and {others} would look at them: leave one out")
+        if not algorithm.plain_sum:
+            faults.append(
+                f"refine {stage.name!r} needs a rule from which changes leave only as their plain sum, and "
+                f"{algorithm.name!r} is none as it is set; take fedbuff, fadas, fadas_da, async_sgd or fedasync"
+            )
+        elif stage.buffer_size != (size := getattr(algorithm, "buffer_size", 1)):
+            faults.append(f"refine.buffer_size ({stage.buffer_size}) must be the rule's ({size}); leave it out")
+        if not stage.clip:
+            faults.append("refine.clip is 0.0; the noise is measured by it: it must be above 0")
     return faults

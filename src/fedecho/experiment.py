@@ -69,14 +69,14 @@ def resume(run_dir: str | Path, observer: Observer | None = None) -> Result:
     """
     with contextlib.closing(RunFolder.open(Path(run_dir))) as folder:
         folder.lock()
-        if (result := Result.of(folder)) is not None:
-            folder.drop_checkpoints()  # it may have been killed just before it did so itself
-            return result
         config = Config.from_dict(read_toml(folder.path / "config.toml"))
-        if config.transport.name != "simulated":
+        if config.transport.name != "simulated":  # finished or not: its last checkpoint is needed for a replay
             raise RecordError(
                 f"{run_dir} is a run on a live federation; start its ServerApp again: it goes on from there"
             )
+        if (result := Result.of(folder)) is not None:
+            folder.drop_checkpoints()  # it may have been killed just before it did so itself
+            return result
         setup = prepare(config)
         recorder = Recorder(setup, folder, observer)
         warn_of_changes(folder, setup)
@@ -152,7 +152,7 @@ def replay(
 def _kept(folder: RunFolder, config: Config, model: Callable[[], nn.Module] | None) -> tuple[Setup, Transport, int]:
     """The parts of a live run as it began, or as they were at its last checkpoint; what was heard from then on."""
     start = folder.load_start()
-    if config.refine and model is None:
+    if any(stage.needs_compute for stage in config.refine) and model is None:
         name = read_toml(folder.path / "config.toml").get("model", {}).get("name", "")
         if not name:
             raise ConfigError(

@@ -10,8 +10,9 @@ A `Population` answers one question, "what becomes of this job?", as a pure func
 
 What is real and what is not: a "trace:PATH" is as real as its file. In "phones" only the *relative* speed of the
 devices is real (frame rates of named phones and tablets, npm `detect-gpu`: a graphics benchmark, which stands in for
-training speed). "mild" and "large" are the regimes of the FADAS code. Everything else is synthetic, the network, the
-availability windows and the dropouts included: no public per-client record of these was found.
+training speed). "run:RUN_DIR" has the delays and losses of a run that was recorded, and is as real as that was. "mild"
+and "large" are the regimes of the FADAS code. Everything else is synthetic, the network, the availability windows and
+the dropouts included: no public per-client record of these was found.
 """
 
 from __future__ import annotations
@@ -20,18 +21,24 @@ import csv
 import difflib
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import NormalDist, fmean, median
 from typing import Final, Protocol
 
-from fedecho.errors import ConfigError
+from fedecho import observed
+from fedecho.errors import ConfigError, RecordError
+from fedecho.observed import Observed
 from fedecho.rng import Key
 
 GROUPS: Final = ("fast", "medium", "slow")
 
+FEW: Final = 5
+"""Recorded jobs from which on a client's job times are its own; with fewer it has its own mean, and others' spread."""
+
 _TRACE: Final = "trace:"
+_RUN: Final = "run:"
 _ASSIGNMENTS: Final = ("fixed", "dirichlet")
 _STANDARD_NORMAL: Final = NormalDist()
 # There the slowest of fifty clients is already near a million times slower than the fastest: more can only be a slip.
@@ -47,7 +54,10 @@ _SHARES: Final = f"from {_SMALLEST_SHARE:g} to {1 - _SMALLEST_SHARE:g}, or 1"
 
 
 class Law(Protocol):
-    """How one client's job times are distributed. All times in seconds, training alone, without the network."""
+    """How one client's job times are distributed. All times in seconds, training alone, without the network.
+
+    Those of a recorded run hold the network that it had.
+    """
 
     @property
     def mean_s(self) -> float:
@@ -111,6 +121,25 @@ class Recorded:
         return self.times_s[key.below(len(self.times_s))]
 
 
+@dataclass(frozen=True)
+class Like:
+    """Of mean `mean_s`, and spread as `factors`, whose mean is 1."""
+
+    mean_s: float
+    factors: Recorded
+
+    def draw(self, key: Key) -> float:
+        return self.mean_s * self.factors.draw(key)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A share `rate` of a client's jobs is lost, and heard of after one of the times `after`."""
+
+    rate: float
+    after: Recorded
+
+
 def _normal(key: Key) -> float:
     # `inv_cdf` has no value at 0, which `uniform` may return.
     return _STANDARD_NORMAL.inv_cdf(key.uniform() or 2.0**-54)
@@ -149,6 +178,16 @@ class PopulationConfig:
             * "trace:PATH": a CSV file with the columns `client,seconds` (client numbers from 0; clients beyond the
               run's are left out) or `device,seconds` (any names; each client is a device drawn at random), a line per
               job seen. A job takes one of its client's times, drawn at random.
+            * "run:RUN_DIR": the delays of a recorded run, live or simulated; a configuration may say it as
+              `from = "RUN_DIR"`. A client is the recorded client of its number, or one drawn at random where that run
+              had fewer. One with at least 5 recorded jobs takes one of their times, drawn at random; one with fewer
+              keeps its own mean, and its jobs vary around it as those of the others do. A job that the server gave up,
+              or that was still at work at the end, takes at least so long: it counts as that long where no answer of
+              its client took longer. A client that never answered is like one drawn from those that on average take
+              at least as long as it was waited for, and takes just that long where nobody does. Jobs are lost as often
+              as they were (each client as if it had had one more, of the federation's average), and heard of after as
+              long; those that went down with the server do not count. The times hold the network as it was. When
+              clients came and went is not fitted: all are always there.
         class_counts: how many clients are fast, medium, slow. Unset: 58, 28 and 14 % (29/14/7 of 50; ours: the FADAS
             code's draw gives 64, 28 and 8 % on average, which leaves few slow clients to judge by). Where the kind has
             no classes these are the sizes of the groups, by expected job time; no effect on "none".
@@ -169,7 +208,8 @@ class PopulationConfig:
         network_sigma: spread of the bandwidth between clients, likewise; one factor for both ways, as who has a poor
             line has it both ways. Default 0. Synthetic.
         latency_s: seconds that each way takes besides (so a job pays it twice). Default 0. Synthetic.
-        dropout: probability that a job is lost, drawn for each job. Default 0. Synthetic.
+        dropout: probability that a job is lost, drawn for each job. Default 0. Synthetic. A recorded run's own losses
+            come besides.
         timeout_s: how the server hears of such a loss. Unset: when the result would have come, as from a client that
             fails and says so. Set: exactly this many seconds after the job was issued, as from a client that fell
             silent and no longer answers; never applied to a job that is merely slow, for a slow client is no lost one.
@@ -283,19 +323,11 @@ def _is_day(value: float) -> bool:
 
 def _name_faults(name: object) -> list[str]:
     known = ", ".join(names())
-    if not isinstance(name, str) or (not name.startswith(_TRACE) and name not in _KINDS):
+    if not isinstance(name, str) or (not name.startswith((_TRACE, _RUN)) and name not in _KINDS):
         close = difflib.get_close_matches(str(name), _KINDS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return [f"`name` is no known population, got {name!r}: {hint}one of {known}"]
-    if name.startswith(_TRACE) and not Path(_trace_path(name)).is_file():
-        return [
-            f"`name`: there is no trace file at {_trace_path(name)!r}: give the path of a CSV file after `{_TRACE}`"
-        ]
     return []
-
-
-def _trace_path(name: str) -> str:
-    return name[len(_TRACE) :]
 
 
 # ---------------------------------------------------------------------------------------------------- the population
@@ -323,6 +355,7 @@ class Population:
         laws: how each client's job times are distributed.
         groups: the speed group of each client, see below.
         config: the network, dropout and availability; what it says of job times and groups is not looked at.
+        losses: how each client's jobs get lost besides; None for a client that loses none so.
 
     Attributes:
         clients: how many there are, numbered from 0.
@@ -330,7 +363,12 @@ class Population:
     """
 
     def __init__(
-        self, key: Key, laws: Sequence[Law], groups: Sequence[str], config: PopulationConfig | None = None
+        self,
+        key: Key,
+        laws: Sequence[Law],
+        groups: Sequence[str],
+        config: PopulationConfig | None = None,
+        losses: Sequence[Losses | None] = (),
     ) -> None:
         config = config or PopulationConfig()
         everyone = range(len(laws))
@@ -342,6 +380,7 @@ class Population:
         # Folded once a client, so that a plan folds in only the task.
         self._durations = tuple(key.fold("duration", c) for c in everyone)
         self._dropouts = tuple(key.fold("dropout", c) for c in everyone)
+        self._losses = tuple(losses) or (None,) * len(laws)
         self._dropout = config.dropout
         self._timeout_s = config.timeout_s
         self._latency_s = config.latency_s
@@ -373,7 +412,11 @@ class Population:
         ends_at_s = issued_at_s + self._laws[client].draw(self._durations[client].fold(task))
         ends_at_s += self.network_s(client, down_bytes, up_bytes)
         lost = None
-        if self._dropout and self._dropouts[client].fold(task).uniform() < self._dropout:
+        losses = self._losses[client]
+        if losses is not None and (draw := self._dropouts[client].fold(task, "recorded")).uniform() < losses.rate:
+            lost = "dropout"
+            ends_at_s = issued_at_s + losses.after.draw(draw.fold("after"))
+        elif self._dropout and self._dropouts[client].fold(task).uniform() < self._dropout:
             lost = "dropout"
             if self._timeout_s is not None:
                 ends_at_s = issued_at_s + self._timeout_s
@@ -447,7 +490,7 @@ def build(clients: int, key: Key, **settings: object) -> Population:
         settings: the fields of `PopulationConfig`.
 
     Raises:
-        ConfigError: with every fault of the settings and of the trace file, a line each.
+        ConfigError: with every fault of the settings, and of the trace file or the recorded run, a line each.
         MissingExtra, DataError: the data of "phones" cannot be had.
     """
     known = [field.name for field in fields(PopulationConfig)]
@@ -460,11 +503,16 @@ def build(clients: int, key: Key, **settings: object) -> Population:
     found += config.faults(clients)
     key = key.fold("population")
     laws: Sequence[Law] = ()
-    if isinstance(config.name, str) and config.name.startswith(_TRACE) and Path(_trace_path(config.name)).is_file():
-        try:
-            laws = _trace_laws(clients, key, _trace_path(config.name))
-        except ConfigError as error:
-            found += error.faults
+    losses: Sequence[Losses | None] = ()
+    # Files are looked at here and not with the settings: a record can be read where what it was made from is not.
+    kind, _, path = config.name.partition(":") if isinstance(config.name, str) else ("", "", "")
+    try:
+        if f"{kind}:" == _TRACE:
+            laws = _trace_laws(clients, key, path)
+        elif f"{kind}:" == _RUN:
+            laws, losses = _run_laws(clients, key, path)
+    except ConfigError as error:
+        found += error.faults
     if found:
         raise ConfigError(found)
     counts = config.class_counts or _default_counts(clients)
@@ -475,12 +523,12 @@ def build(clients: int, key: Key, **settings: object) -> Population:
         laws_of = {**_REGIMES[config.name], **({"slow": Uniform(*config.slow_s)} if config.slow_s else {})}
         return Population(key, [laws_of[group] for group in groups], groups, config)
     laws = laws or _LAWS[config.name](clients, key, config)
-    return Population(key, laws, _ranked_groups([law.mean_s for law in laws], counts), config)
+    return Population(key, laws, ranked([law.mean_s for law in laws], counts), config, losses)
 
 
 def names() -> tuple[str, ...]:
-    """The named kinds of populations, sorted; `trace:PATH` stands for any path."""
-    return (*_KINDS, f"{_TRACE}PATH")
+    """The named kinds of populations, sorted; `run:RUN_DIR` and `trace:PATH` stand for any folder and path."""
+    return (*_KINDS, f"{_RUN}RUN_DIR", f"{_TRACE}PATH")
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -515,8 +563,9 @@ def _drawn_groups(clients: int, key: Key) -> list[str]:
     return [group(client) for client in range(clients)]
 
 
-def _ranked_groups(means_s: Sequence[float], counts: Sequence[int]) -> list[str]:
-    """Groups by expected time, the slowest `counts[2]` of the clients "slow", and so on."""
+def ranked(means_s: Sequence[float], counts: Sequence[int] | None = None) -> list[str]:
+    """Groups by expected time, the slowest `counts[2]` of the clients "slow", and so on; see `class_counts`."""
+    counts = _default_counts(len(means_s)) if counts is None else counts
     if min(means_s) == max(means_s):
         # Nobody is slower than anybody: to call some "slow" would give a difference a name that it does not have.
         return ["fast"] * len(means_s)
@@ -566,6 +615,10 @@ _KINDS: Final = tuple(sorted(("none", *_REGIMES, *_LAWS)))
 
 def _trace_laws(clients: int, key: Key, path: str) -> list[Law]:
     """The laws of a trace file. Raises ConfigError, in one line, if it cannot be used."""
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"[population] there is no trace file at {path!r}: give the path of a CSV file after `{_TRACE}`"
+        )
     owner, times_s = _read_trace(path)
     if owner == "device":
         # Sorted, so that the order of the lines in the file changes nothing.
@@ -627,3 +680,58 @@ def _seconds(text: str | None) -> float | None:
     except ValueError:
         return None
     return seconds if math.isfinite(seconds) and seconds > 0 else None
+
+
+def _run_laws(clients: int, key: Key, path: str) -> tuple[list[Law], list[Losses | None]]:
+    """Job times and losses as in a recorded run. Raises ConfigError, in one line, if it tells of none."""
+    remedy = f"give the folder of a recorded run after `{_RUN}`"
+    if not Path(path).is_dir():
+        raise ConfigError(f"[population] there is no folder at {path!r}: {remedy}")
+    if not all((Path(path) / name).is_file() for name in ("config.toml", "records.sqlite")):
+        raise ConfigError(f"[population] {path} is no run's folder (it lacks config.toml or records.sqlite): {remedy}")
+    try:
+        seen = observed.read(Path(path))
+    except RecordError as error:
+        raise ConfigError(str(error)) from None
+    if not any(jobs.answered_s for jobs in seen.values()):
+        raise ConfigError(
+            f"[population] no job of the run in {path} was ever answered: let it run longer, or give another run"
+        )
+    order, laws, losses = sorted(seen), _fitted(seen, key), _fitted_losses(seen)
+    whose = [c if c in seen else order[key.fold("recorded", c).below(len(order))] for c in range(clients)]
+    return [laws[client] for client in whose], [losses.get(client) for client in whose]
+
+
+def _fitted(seen: Mapping[int, Observed], key: Key) -> dict[int, Law]:
+    """The recorded clients' job times."""
+    means = observed.expected_s(seen)
+    for enough in (FEW, 2):
+        those = [client for client in means if len(seen[client].times_s) >= enough]
+        factors = Recorded(tuple(time / means[client] for client in those for time in seen[client].times_s) or (1.0,))
+        if those:
+            break
+    laws: dict[int, Law] = {
+        client: Recorded(tuple(seen[client].times_s)) if len(seen[client].times_s) >= FEW else Like(mean_s, factors)
+        for client, mean_s in means.items()
+    }
+    for client in seen.keys() - means.keys():
+        waited_s = max(seen[client].times_s, default=0.0)
+        slower = [other for other in sorted(means) if means[other] >= waited_s]
+        laws[client] = laws[slower[key.fold("unheard", client).below(len(slower))]]
+    return laws
+
+
+def _fitted_losses(seen: Mapping[int, Observed]) -> dict[int, Losses]:
+    """How the recorded clients lose jobs; nothing where none was lost."""
+    every = [after_s for jobs in seen.values() for after_s in jobs.lost_s]
+    if not every:
+        return {}
+    usual = len(every) / (len(every) + sum(len(jobs.answered_s) for jobs in seen.values()))
+    return {
+        # One more job, of the federation's average: a client that lost its only job can still answer, and the reverse.
+        client: Losses(
+            (len(jobs.lost_s) + usual) / (len(jobs.lost_s) + len(jobs.answered_s) + 1),
+            Recorded(tuple(jobs.lost_s or every)),
+        )
+        for client, jobs in seen.items()
+    }

@@ -174,8 +174,11 @@ class Recorder:
                 self.checkpoint()
         self.records_s += time.perf_counter() - began - (self.evaluate_s - judged_s)
         if self.stop_requested:
-            where = f"; `fedecho resume {self.folder.path}` continues it" if self.folder is not None else ""
-            raise Interrupted(f"stopped at {server.ledger.updates} updates{where}")
+            how = f"; {self._continued_by(self.folder)} continues it" if self.folder is not None else ""
+            raise Interrupted(f"stopped at {server.ledger.updates} updates{how}")
+
+    def _continued_by(self, folder: RunFolder) -> str:
+        return f"`fedecho resume {folder.path}`"
 
     # -- judging
 
@@ -332,6 +335,9 @@ class LiveRecorder(Recorder):
     def _keep(self, event: Event) -> None:
         if self.folder is not None and self.seq > self._heard:
             self.folder.hear(self.seq, event)
+
+    def _continued_by(self, folder: RunFolder) -> str:
+        return f"its ServerApp, started again on {folder.path},"
 
     def _due(self, facts: Sequence[Fact]) -> bool:
         every = self.setup.config.transport.evaluate_every

@@ -201,14 +201,19 @@ class Server:
         away: Iterable[int] = (),
     ) -> None:
         config = config or ServerConfig()
-        if stages and compute is None:
+        if compute is None and any(stage.needs_compute for stage in stages):
             raise ConfigError("a refine stage needs somebody to compute: give `compute`")
+        if model.buffers.numel() and (guards := [stage.name for stage in stages if stage.alone]):
+            raise ConfigError(
+                f"refine {guards[0]!r} protects weights only, and the model has statistics of batch norm "
+                f"({model.buffers.numel()} numbers) that would leave as they are: take a model with group norm"
+            )
         self.algorithm = algorithm
         self.stop = stop
         self.config = config
         self.stages = tuple(stages)
         self._predicting = any(stage.needs_predictions for stage in self.stages)
-        self._compute = compute
+        self._compute: Any = compute  # None where no stage asks it for anything
         self._outputs = outputs
         self._key, self._select = key, key.fold("select")
         self._timed = type(algorithm).deadline_s is not Algorithm.deadline_s
@@ -408,7 +413,6 @@ class Server:
         ledger = self.ledger
         states = list(ledger.stages)
         for i, stage in enumerate(self.stages):
-            assert self._compute is not None
             key = self._key.fold("revise", stage.name, about["task"])
             delta, states[i], detail = stage.revise(states[i], change, ledger.model, self._compute, key)
             if delta is not change.delta:
@@ -456,9 +460,9 @@ class Server:
         """The client's outputs on U: those that came with the update, or else made here."""
         if update.predictions is not None:
             return update.predictions
-        assert self._compute is not None
         self._charge(self.config.predict_s)
-        return self._compute.predict(Model(self.ledger.model.version, update.weights, update.buffers))
+        predictions: Tensor = self._compute.predict(Model(self.ledger.model.version, update.weights, update.buffers))
+        return predictions
 
     def _predictions_fault(self, predictions: Tensor) -> str | None:
         if self._outputs is not None and tuple(predictions.shape) != self._outputs:
@@ -535,7 +539,6 @@ class Server:
         for i, stage in enumerate(self.stages):
             if ledger.updates - runs[i] < stage.every:
                 continue
-            assert self._compute is not None
             key = self._key.fold("refine", stage.name, model.version)
             weights, states[i], detail = stage.after_aggregate(states[i], model, self._compute, key)
             model, runs[i] = replace(model, weights=weights), ledger.updates

@@ -40,6 +40,10 @@ class AsyncSGD(Algorithm):
         """η_t for an update of staleness τ."""
         return self.lr
 
+    @property
+    def plain_sum(self) -> bool:
+        return True
+
     def init(self, weights: Tensor, clients: int) -> Step:
         return Step()
 

@@ -142,6 +142,12 @@ class Algorithm(abc.ABC):
         """The state after a client joined that was never there before; `clients` is N now."""
         return state
 
+    @property
+    def plain_sum(self) -> bool:
+        """Whether all that the rule does with changes follows from their plain sum since the last aggregation (and from
+        who sent them when)."""
+        return False
+
     def memory(self, clients: int) -> int:
         """How many [d]-vectors the state holds at most with N clients."""
         return 4

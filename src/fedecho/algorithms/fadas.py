@@ -80,6 +80,10 @@ class FADAS(Algorithm):
     eps: float = 1e-8
     rule: Literal["code", "paper"] = "code"
 
+    @property
+    def plain_sum(self) -> bool:
+        return True
+
     def init(self, weights: Tensor, clients: int) -> Moments:
         return _start(weights)
 
@@ -121,6 +125,10 @@ class DelayAdaptiveFADAS(Algorithm):
     beta2: float = 0.99
     eps: float = 1e-8
     rule: Literal["code", "paper"] = "code"
+
+    @property
+    def plain_sum(self) -> bool:
+        return True
 
     def init(self, weights: Tensor, clients: int) -> Moments:
         return _start(weights)

@@ -70,6 +70,10 @@ class FedAsync(Algorithm):
             return self.mixing if tau <= self.b else self.mixing / (self.a * (tau - self.b) + 1.0)
         return self.mixing
 
+    @property
+    def plain_sum(self) -> bool:
+        return True
+
     def init(self, weights: Tensor, clients: int) -> Arrival:
         return Arrival()
 

@@ -48,6 +48,10 @@ class FedBuff(Algorithm):
     momentum: float = 0.0
     max_staleness: int | None = None
 
+    @property
+    def plain_sum(self) -> bool:
+        return self.weighting == "constant"
+
     def init(self, weights: Tensor, clients: int) -> Filling:
         return Filling(zeros(weights), zeros(weights))
 

@@ -294,6 +294,7 @@ class Asynchronous(Strategy):
             grid,
             post,
             began_at,
+            after_s=server.ledger.event_s,
             names=folder.names() if folder is not None else {},
             here=[client for client in range(server.clients) if client not in away],
             backlog=backlog,

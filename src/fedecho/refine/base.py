@@ -128,6 +128,11 @@ class Stage(abc.ABC):
     """The stage's own step, and the four values among which it is tuned: the same budget for every stage."""
     needs_predictions: ClassVar[bool] = True
     """Whether `on_update` is to be given predictions on U. Where no stage needs them, no client makes any."""
+    needs_compute: ClassVar[bool] = True
+    """Whether it asks the `Compute` for anything."""
+    alone: ClassVar[bool] = False
+    """Whether the stage protects what changes hold: then no other stage may look at them, the rule may let them out as
+    a plain sum only, and the model may hold nothing but weights."""
     every: int = 1
     """Run after an aggregation only when at least this many updates were accepted since the last run."""
 

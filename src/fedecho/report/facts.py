@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
-import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
-from .. import population
+from .. import observed, population
 from ..config import Config
-from ..errors import FedechoError, RecordError
+from ..errors import FedechoError
+from ..observed import reading
 from ..rng import Key
+
+CLASSES = (*population.GROUPS, "unknown")
+"""Speed classes. Unknown is that of a live run's client of which not enough was heard."""
 
 ENDS = ("accept", "refuse", "lost", "cancel")
 """How a job can end."""
@@ -51,7 +51,8 @@ class Facts:
     """One run's events, condensed.
 
     Attributes:
-        groups: the speed class of every client; empty where it cannot be had.
+        clients: how many there ever were.
+        groups: the speed class of every client; empty where it cannot be had, or nobody is slower than anybody.
         staleness: accepted updates by staleness.
         shares: by speed class.
         norms: [k, 3]: updates so far, median and largest norm of the changes accepted since the row before.
@@ -60,6 +61,7 @@ class Facts:
         lost: lost tasks by reason.
     """
 
+    clients: int
     groups: tuple[str, ...]
     staleness: dict[int, int]
     shares: dict[str, Share]
@@ -73,36 +75,29 @@ POINTS = 120
 """At most so many points of a run's line are drawn."""
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A run's records, to be read only.
-
-    Raises:
-        RecordError: when they cannot be.
-    """
-    file = path / "records.sqlite"
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{quote(str(file.resolve()))}?mode=ro", uri=True)) as db:
-            yield db
-    except sqlite3.DatabaseError as fault:
-        raise RecordError(f"{file} cannot be read ({fault}); leave this run out") from None
-
-
-def groups(config: Config) -> tuple[str, ...]:
+def drawn_groups(config: Config) -> tuple[str, ...]:
     """The speed class of every client, as drawn for the run; nothing where the population cannot be built here."""
     settings = {f.name: getattr(config.population, f.name) for f in dataclasses.fields(config.population)}
     try:
         return population.build(config.data.clients, Key(config.experiment.seed), **settings).groups
-    except FedechoError:  # a trace that is on another machine
+    except FedechoError:  # a trace or a recorded run that is on another machine
         return ()
+
+
+def ranked_groups(path: Path, clients: int) -> tuple[str, ...]:
+    """The speed class of every client of a live run, by the rank of its mean job time."""
+    expected_s = observed.expected_s(observed.read(path))
+    ranks = population.ranked(list(expected_s.values())) if expected_s else []
+    known = dict(zip(expected_s, ranks, strict=True))
+    return tuple(known.get(client, "unknown") for client in range(clients)) if len(set(ranks)) > 1 else ()
 
 
 def read(path: Path, config: Config) -> Facts:
     """Everything but the single jobs."""
-    classes = groups(config)
     norm = "case when json_valid(detail) then json_extract(detail, '$.change_norm') end"
     waited = "case when json_valid(detail) then json_extract(detail, '$.waited_s') end"
     with reading(path) as db:
+        (last_client,) = db.execute("select max(client) from events where kind in ('join', 'dispatch')").fetchone()
         accepted = db.execute(
             f"select client, staleness, {norm}, {waited} from events where kind = 'accept' order by id"
         ).fetchall()
@@ -114,10 +109,14 @@ def read(path: Path, config: Config) -> Facts:
             "select kind, case when json_valid(detail) then json_extract(detail, '$.reason') end, count(*) "
             "from events where kind in ('refuse', 'lost') group by 1, 2 order by 3 desc"
         ).fetchall()
+    simulated = config.transport.name == "simulated"
+    clients = config.data.clients if simulated else 1 + (-1 if last_client is None else int(last_client))
+    classes = drawn_groups(config) if simulated else ranked_groups(path, clients)
     counts: dict[int, int] = {}
     for _, staleness, *_ in accepted:
         counts[int(staleness or 0)] = counts.get(int(staleness or 0), 0) + 1
     return Facts(
+        clients,
         classes,
         dict(sorted(counts.items())),
         _shares(classes, accepted),
@@ -151,7 +150,7 @@ def jobs(path: Path, until_s: float = math.inf) -> tuple[list[Job], float]:
 
 def _shares(classes: tuple[str, ...], accepted: list[tuple[Any, ...]]) -> dict[str, Share]:
     found = {}
-    for group in population.GROUPS:
+    for group in CLASSES:
         members = {client for client, name in enumerate(classes) if name == group}
         theirs = [row for row in accepted if row[0] in members]
         waited = [row[3] for row in theirs if row[3] is not None]
@@ -169,7 +168,8 @@ def _norms(values: list[float | None]) -> list[tuple[float, float, float]]:
     if not values or all(value is None for value in values):
         return []
     found = []
-    for part in np.array_split(np.arange(len(values)), min(POINTS // 2, max(1, len(values) // 10))):
+    parts = min(POINTS // 2, max(len(values) // 10, min(len(values), 10)))
+    for part in np.array_split(np.arange(len(values)), parts):
         known = [float(values[i]) for i in part if values[i] is not None]
         if known:
             found.append((float(part[-1] + 1), float(np.median(known)), max(known)))

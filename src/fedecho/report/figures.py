@@ -14,8 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..population import GROUPS
-from .facts import POINTS, Facts, Job
+from .facts import CLASSES, POINTS, Facts, Job
 
 Figure: TypeAlias = dict[str, Any]
 Line: TypeAlias = Sequence[tuple[float, float]]
@@ -406,13 +405,13 @@ def rows_of(classes: Sequence[str], clients: int) -> list[int]:
     """The clients in the timeline, fast ones first; where there are too many, an even sample of each class."""
     everyone = list(range(clients))
     if classes:
-        everyone.sort(key=lambda client: (GROUPS.index(classes[client]), client))
+        everyone.sort(key=lambda client: (CLASSES.index(classes[client]), client))
     if len(everyone) <= MOST_ROWS:
         return everyone
     if not classes:
         return [everyone[int(place)] for place in np.linspace(0, clients - 1, MOST_ROWS)]
     kept: list[int] = []
-    for group in GROUPS:
+    for group in CLASSES:
         members = [client for client in everyone if classes[client] == group]
         quota = min(len(members), max(4, round(MOST_ROWS * len(members) / clients)))
         kept += [members[int(place)] for place in np.linspace(0, len(members) - 1, quota)] if members else []
@@ -420,13 +419,15 @@ def rows_of(classes: Sequence[str], clients: int) -> list[int]:
 
 
 def window_of(jobs: Sequence[Job], rows: Sequence[int], last_s: float) -> float:
-    """The virtual time until which the timeline can be drawn with at most MOST_JOBS bars."""
+    """The time until which the timeline can be drawn with at most MOST_JOBS bars."""
     shown = set(rows)
     begins = sorted(job.begins_s for job in jobs if job.client in shown)
     return last_s if len(begins) <= MOST_JOBS else begins[MOST_JOBS]
 
 
-def timeline(jobs: Sequence[Job], classes: Sequence[str], rows: Sequence[int], until_s: float, look: Look) -> Figure:
+def timeline(
+    jobs: Sequence[Job], classes: Sequence[str], rows: Sequence[int], until_s: float, look: Look, clock: str
+) -> Figure:
     """A row a client, a bar a job from dispatch to arrival."""
     length, unit = unit_of(until_s)
     place = {client: number for number, client in enumerate(rows)}
@@ -486,10 +487,10 @@ def timeline(jobs: Sequence[Job], classes: Sequence[str], rows: Sequence[int], u
                     "meta": {},
                 }
             )
-    made = layout(f"virtual time, {unit}", "")
+    made = layout(f"{clock}, {unit}", "")
     made["xaxis"] |= {"range": [0, short(until_s / length)], "showgrid": True}
     tick_places, tick_names, shapes = [], [], []
-    for group in GROUPS if classes else ():
+    for group in CLASSES if classes else ():
         theirs_places = [place[client] for client in rows if classes[client] == group]
         if theirs_places:
             tick_places.append(sum(theirs_places) / len(theirs_places))

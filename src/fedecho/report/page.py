@@ -13,7 +13,7 @@ from ..errors import MissingExtra
 from . import sections
 from .figures import Look
 from .pieces import Parts, escaped, plural
-from .study import Study
+from .study import EVERYONE, Study
 
 DARK = """
   --bg: #0f1318; --card: #171c23; --ink: #e8ecf1; --soft: #9ba8b7; --line: #2a323c; --grid: #27303a;
@@ -105,19 +105,21 @@ def _title(study: Study) -> str:
 
 
 def _about(study: Study) -> str:
-    config = study.runs[0].config
+    run, about = study.runs[0], study.methods[0].facts[0]
+    config = run.config
     seeds = sorted({run.seed for run in study.runs})
     told = [
         f"{len(study.methods)} method{plural(len(study.methods))} × {len(seeds)} seed{plural(len(seeds))} "
         f"({', '.join(map(str, seeds))})",
-        f"{config.data.clients:,} clients, {config.server.concurrency:,} at work at a time",
-        f"delays “{config.population.name}”",
-        f"split {config.data.partition}, α {config.data.alpha:g}"
-        if "dirichlet" in config.data.partition
-        else f"split {config.data.partition}",
-        f"model {config.model.name}",
     ]
-    return " · ".join(told) if len({run.config.data for run in study.runs}) == 1 else told[0]
+    if len({(run.live, run.config.data) for run in study.runs}) > 1 or (run.live and len(study.runs) > 1):
+        return told[0]
+    at_work = "all" if config.server.concurrency >= EVERYONE else f"{config.server.concurrency:,}"
+    told.append(f"{about.clients:,} clients, {at_work} at work at a time")
+    if not run.live:
+        alpha = f", α {config.data.alpha:g}" if "dirichlet" in config.data.partition else ""
+        told += [f"delays “{config.population.name}”", f"split {config.data.partition}{alpha}"]
+    return " · ".join([*told, *[f"model {config.model.name}"] * bool(config.model.name)])
 
 
 def _marked(text: str, looks: Mapping[str, Look]) -> str:

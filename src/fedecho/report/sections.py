@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -72,7 +73,7 @@ def details(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
         _cost(study, places),
         parts,
         f"To {target}: at the first evaluation that reaches it, over the seeds that do (how many, where not all). "
-        "Seconds and memory are of the machine that simulated the run; the server's: predictions on U, distillation, "
+        f"Seconds and memory are of the machine that {study.host}; the server's: predictions on U, distillation, "
         "aggregation.",
     )
     if len(study.ranked) > 2:
@@ -142,9 +143,12 @@ def _comparison(study: Study, places: dict[str, int]) -> Table:
 
 def _comparison_note(study: Study) -> str:
     told = [
-        "Slow and fast clients: accuracy expected on data with the label distribution of their data. Mean over time: "
-        f"the area under the accuracy curve in virtual time up to {study.table.until_s:,.0f} s, divided by that time."
+        "Mean over time: the area under the accuracy curve up to "
+        f"{study.table.until_s:,.0f} {study.seconds}, divided by that time."
     ]
+    if any(method.row.slow or method.row.fast for method in study.methods):
+        about = "Slow and fast clients: accuracy expected on data with the label distribution of their data."
+        told.insert(0, about)
     if len(study.ranked) > 1:
         told.append(
             f"Bold: the best mean. Points to {study.table.reference}: the difference in final accuracy, paired by "
@@ -157,8 +161,8 @@ def _cost(study: Study, places: dict[str, int]) -> Table:
     rows = [method.row for method in study.methods if method.row.final is not None]
     target, reference = f"{100 * study.table.target:g} %", study.table.reference
     columns = [
-        Column(f"virtual s to {target}", lambda row: row.target_s, 1.0, "low", of_target=True),
-        Column(f"virtual s minus {reference}'s", lambda row: row.target_s_difference),
+        Column(f"{study.unit} to {target}", lambda row: row.target_s, 1.0, "low", of_target=True),
+        Column(f"{study.unit} minus {reference}'s", lambda row: row.target_s_difference),
         Column(f"updates to {target}", lambda row: row.target_updates, 1.0, "low", 0, True),
         Column("seconds a run", lambda row: row.wall),
         Column("of these the server's", lambda row: row.server),
@@ -220,27 +224,29 @@ def learning(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
             for name in there
         }  # fmt: skip
 
-    parts.figures["time"] = variants("virtual_time_s", length, f"virtual time, {unit}")
+    parts.figures["time"] = variants("virtual_time_s", length, f"{study.clock}, {unit}")
     parts.figures["updates"] = variants("updates", 1.0, "accepted updates")
     picks = {name: MEASURES[name] for name in there}
     seeds = "Line: mean over seeds; band: one standard deviation; thin lines: single seeds. " if _many(study) else ""
+    first, better = MEASURES[there[0]], "Higher" if "accuracy" in there[0] else "Lower"
     content = switch("measure", picks, "time updates", titles=True) + grid(
         [
             figure(
                 "time",
-                "Accuracy over virtual time",
-                f"{seeds}Higher at the same time is faster for whoever waits.",
-                after=" over virtual time",
+                f"{first} over {study.clock}",
+                f"{seeds}{better} at the same time is faster for whoever waits.",
+                after=f" over {study.clock}",
             ),
             figure(
                 "updates",
-                "Accuracy over updates",
-                f"{seeds}Higher at the same number of updates makes more of each.",
+                f"{first} over updates",
+                f"{seeds}{better} at the same number of updates makes more of each.",
                 after=" over updates",
             ),
         ]
     )
-    about = "The same runs twice: by the clock of the simulated federation, and by the work that clients delivered."
+    kinds = " and ".join(sorted({"live" if run.live else "simulated" for run in study.runs}))
+    about = f"The same runs twice: by the clock of the {kinds} federation, and by the work that clients delivered."
     return section("learning", "Learning", about, content)
 
 
@@ -288,14 +294,14 @@ def stragglers(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
             table,
             parts,
             "Accepted updates by the speed class of the client that sent them. Shares and counts are means over seeds; "
-            "seconds are virtual, from dispatch to arrival.",
+            f"{study.seconds}, from dispatch to arrival.{_classes(study)}",
         )
     about = "A server that does not wait gets updates made from an old model, and few of them from whoever is slow."
     return section("late", "Late updates and slow clients", about, text)
 
 
 def _contributions(study: Study, looks: Mapping[str, Look]) -> Table | None:
-    groups = [g for g in ("fast", "medium", "slow") if any(g in f.shares for m in study.methods for f in m.facts)]
+    groups = [g for g in facts.CLASSES if any(g in f.shares for m in study.methods for f in m.facts)]
     if len(groups) < 2:
         return None
     header = ["method", "clients", "how many", "updates", "share of all", "seconds a job", "mean staleness"]
@@ -334,25 +340,27 @@ def timeline(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
         run, told = method.runs[0], method.facts[0]
         jobs, last_s = facts.jobs(run.path)
         if jobs:
-            rows = figures.rows_of(told.groups, run.config.data.clients)
+            rows = figures.rows_of(told.groups, told.clients)
             drawn.append((method, jobs, told.groups, rows, figures.window_of(jobs, rows, last_s)))
     if not drawn:
         return ""
     until_s = min(window for *_, window in drawn)
     parts.figures["timeline"] = {
-        method.label: figures.timeline(jobs, classes, rows, until_s, looks[method.label])
+        method.label: figures.timeline(jobs, classes, rows, until_s, looks[method.label], study.clock)
         for method, jobs, classes, rows, _ in drawn
     }
     method, jobs, _, rows, _ = drawn[0]
-    clients = method.runs[0].config.data.clients
-    said = f"the first {until_s:,.0f} virtual seconds" if any(until_s < job.ends_s for job in jobs) else "the whole run"
+    clients = method.facts[0].clients
+    said = f"the first {until_s:,.0f} {study.seconds}" if any(until_s < job.ends_s for job in jobs) else "the whole run"
     sample = f" {len(rows)} of the {clients:,} clients, an even sample of each class." if len(rows) < clients else ""
+    classes = any(theirs for _, _, theirs, *_ in drawn)
+    by_class = ", sorted by speed class (the numbers: clients in it)" if classes else ""
     marks = ""
     if any(job.how in ("lost", "refuse", "cancel") for _, theirs, *_ in drawn for job in theirs):
         marks = " × marks a lost job, ◇ a refused update, | a cancelled one."
     text = (
-        "One row a client, sorted by speed class (the numbers: clients in it); one bar a job, from dispatch to "
-        f"arrival; pale: still at work at the end.{marks} Seed {method.runs[0].seed}, {said}.{sample}"
+        f"One row a client{by_class}; one bar a job, from dispatch to arrival; pale: still at work at the end.{marks} "
+        f"Seed {method.runs[0].seed}, {said}.{sample}{_classes(study)}"
     )
     picks = {name: name for name in parts.figures["timeline"]}
     control = switch("run", picks, "timeline") if len(picks) > 1 else ""
@@ -408,11 +416,12 @@ def work(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
             figure(
                 "seconds",
                 "Where the seconds went",
-                "Real seconds on the machine that simulated the run. The clients' training would be theirs in a real "
-                "federation; the rest is the server's.",
+                f"Real seconds on the machine that {study.host}."
+                + " The clients' training would be theirs in a real federation; the rest is the server's."
+                * any(not run.live for run in study.runs),
             )
         )
-    told = {method.label: [f for f in method.facts if f.norms] for method in study.methods}
+    told = {method.label: [f for f in method.facts if len(f.norms) > 1] for method in study.methods}
     told = {label: found for label, found in told.items() if found}
     if told:
         parts.figures["norms"] = {"": figures.change_norms(told, looks)}
@@ -476,18 +485,38 @@ def settings(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
         "final accuracy, %",
         "updates",
         "versions",
-        "virtual s",
+        study.unit,
         "refused",
         "lost",
         "model",
     ]
     text += folded(Table("t-runs", "Every run", header, runs, frozenset({2, 9}), places), parts)
-    about = "Everything that decides a run; a run folder's config.toml given to “fedecho run” repeats it."
+    told = []
+    if any(not run.live for run in study.runs):
+        told.append("Everything that decides a run; a run folder's config.toml given to “fedecho run” repeats it.")
+    if study.live:
+        told.append(
+            "What the server of a live federation was told; its clients' data, training and delays are their own. "
+            "“fedecho replay” recomputes its model from what was recorded."
+        )
+    about = " ".join(told)
     return section("settings", "Settings", about, text)
 
 
 def _reasons(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n:,} ({reason})" for reason, n in counts.items()) or "0"
+    """The most frequent ones; a live federation's can be long, and many."""
+    most, others = list(counts.items())[:3], sum(list(counts.values())[3:])
+    told = [f"{n:,} ({textwrap.shorten(reason, 90, placeholder='…')})" for reason, n in most]
+    return ", ".join([*told, *[f"{others:,} (for other reasons)"] * bool(others)]) or "0"
+
+
+def _classes(study: Study) -> str:
+    """How a live run's clients came to speed classes, where they did."""
+    live = [f for method in study.methods for run, f in zip(method.runs, method.facts, strict=True) if run.live]
+    if not any(f.groups for f in live):
+        return ""
+    unheard = " Unknown: too little was heard of them." if any("unknown" in f.groups for f in live) else ""
+    return f" Clients of a live federation are fast, medium or slow by the rank of their mean job time there.{unheard}"
 
 
 def citations(study: Study, parts: Parts) -> str:

@@ -18,6 +18,9 @@ from .facts import Facts
 METHOD_TABLES = ("algorithm", "refine", "server", "client", "variants", "records", "executor")
 """Tables of a configuration in which the methods of a comparison may differ."""
 
+EVERYONE = 2**31
+"""What a live run has as its concurrency where every idle client gets work."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -65,8 +68,40 @@ class Study:
     # -- in words
 
     @cached_property
+    def live(self) -> frozenset[str]:
+        """The methods of which some run is of a live federation."""
+        return frozenset(method.label for method in self.methods if any(run.live for run in method.runs))
+
+    @cached_property
+    def clock(self) -> str:
+        """What the clients' clock is called: virtual only where no run is live."""
+        return "time" if self.live else "virtual time"
+
+    @cached_property
+    def unit(self) -> str:
+        return "s" if self.live else "virtual s"
+
+    @cached_property
+    def seconds(self) -> str:
+        return f"{self.unit}econds"
+
+    @cached_property
+    def host(self) -> str:
+        """What the machine did whose seconds and memory are told."""
+        does = {"served the clients" if run.live else "simulated the run" for run in self.runs}
+        return " or ".join(sorted(does, reverse=True))
+
+    @cached_property
     def dataset(self) -> str:
-        return _either(run.config.data.dataset for run in self.runs)
+        return _either(
+            f"the live federation “{run.config.experiment.name}”" if run.live else run.config.data.dataset
+            for run in self.runs
+        )
+
+    @cached_property
+    def unjudged(self) -> tuple[Method, ...]:
+        """Methods with finished runs of which nobody told an accuracy, as on a live federation nobody need."""
+        return tuple(method for method in self.methods if method.finished and method.row.final is None)
 
     @cached_property
     def length(self) -> str:
@@ -76,16 +111,18 @@ class Study:
         if len(counts) == 1:
             return f"{counts[0]:,} updates"
         ends = sorted({round(result.virtual_time_s) for result in done})
-        return f"{ends[0]:,} virtual seconds" if len(ends) == 1 else f"{counts[0]:,} to {counts[-1]:,} updates"
+        return f"{ends[0]:,} {self.seconds}" if len(ends) == 1 else f"{counts[0]:,} to {counts[-1]:,} updates"
 
     @cached_property
     def judged(self) -> str:
-        return _either(run.config.experiment.evaluate for run in self.runs)
+        return _either("judged" if run.live else run.config.experiment.evaluate for run in self.runs)
 
     @cached_property
     def headline(self) -> str:
         """What was compared and what came out, in one or two sentences that hold."""
         ranked, about = self.ranked, f"on {self.dataset}"
+        if not ranked and self.unjudged:
+            return f"{_names([m.label for m in self.unjudged])} ran for {self.length} {about}; nobody judged the model."
         if not ranked:
             return f"No run {about} is finished yet: {_names([m.label for m in self.methods])} as far as they got."
         best, final = ranked[0]
@@ -132,6 +169,16 @@ class Study:
                         f"{method.label}, seed {run.seed} is not finished: it is drawn as far as it got, "
                         f"{last:,}{f' of {wanted:,}' if wanted else ''} updates, and counts in no comparison."
                     )
+        if self.unjudged:
+            told.append(
+                f"Nobody judged the accuracy of {_names([method.label for method in self.unjudged])}: the ServerApp "
+                "gave no `evaluate_fn`, or one that tells no number under `accuracy_key`. It counts in no comparison."
+            )
+        if self.live and any(not run.live for run in self.runs):
+            told.append(
+                f"Seconds are real ones where the federation is live ({_names(sorted(self.live))}), and virtual ones "
+                "where it is simulated."
+            )
         seeds = {
             method.label: sorted(run.seed for run in method.finished) for method in self.methods if method.finished
         }
@@ -142,6 +189,8 @@ class Study:
                 + "."
             )
         strange = [name for name in self.differing if name.split(".")[0] not in METHOD_TABLES]
+        if len(strange) > 8:
+            strange = list(dict.fromkeys(f"[{name.split('.')[0]}]" for name in strange))
         if strange and len(self.methods) > 1:
             told.append(
                 f"The methods differ in more than the method ({', '.join(strange)}): their difference is not the "
@@ -155,8 +204,9 @@ class Study:
         ]  # fmt: skip
         if late:
             told.append(
-                f"No update of a slow client ever arrived in {_names(late)}: the runs end before such a job does. "
-                "“Slow clients” is then the model's accuracy on their label distribution, not what they taught it."
+                f"No update of a slow client ever arrived in {_names(late)}: the runs end before such a job does."
+                + " “Slow clients” is then the model's accuracy on their label distribution, not what they taught it."
+                * any(method.row.slow is not None for method in self.methods)
             )
         if any(len(values) > 1 for values in self.environments.values()):
             told.append("The runs were made in different environments (see below): the same seed may give other bits.")
@@ -167,7 +217,7 @@ class Study:
     @cached_property
     def _flat(self) -> dict[str, list[dict[str, str]]]:
         return {
-            method.label: [_flat(run.config.to_dict()) for run in method.runs]
+            method.label: [_flat(_told(run)) for run in method.runs]
             for method in self.methods
         }  # fmt: skip
 
@@ -211,6 +261,17 @@ class Study:
         return found
 
 
+def _told(run: Run) -> dict[str, Any]:
+    """A run's settings, without those that say nothing of a live federation."""
+    tables = run.config.to_dict()
+    if run.live:
+        tables["experiment"] = {k: v for k, v in tables["experiment"].items() if k not in ("eval_every", "evaluate")}
+        del tables["data"], tables["executor"]["name"]
+        if run.config.server.concurrency >= EVERYONE:
+            tables["server"]["concurrency"] = "all that are there"
+    return tables
+
+
 def gather(paths: Sequence[str | Path], target: float | None = None) -> Study:
     """Read the runs in `paths`.
 
@@ -233,9 +294,11 @@ def gather(paths: Sequence[str | Path], target: float | None = None) -> Study:
 
 
 def _told_apart(runs: Sequence[Run]) -> list[Run]:
-    """Runs of one method and seed from two folders are two methods: their folder's name goes into the label."""
+    """Runs of one method and seed from two folders are two methods: their folder's name goes into the label. So are
+    a live run and a simulated one."""
     counts = Counter((run.label, run.seed) for run in runs)
-    twice = {label for (label, _), n in counts.items() if n > 1}
+    kinds = Counter(label for label, _ in {(run.label, run.live) for run in runs})
+    twice = {label for (label, _), n in counts.items() if n > 1} | {label for label, n in kinds.items() if n > 1}
 
     def home(run: Run) -> Path:
         return run.path.parent.parent if run.path.name.startswith("seed-") else run.path

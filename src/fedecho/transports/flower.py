@@ -38,6 +38,7 @@ from ..messages import (
     Wake,
     WakeAt,
 )
+from ..observed import RESTARTED
 
 log = logging.getLogger("flwr")
 
@@ -45,7 +46,6 @@ POLLS_PER_S = 40.0
 """Requests for answers a second at most, over all couriers: each costs the SuperLink a few milliseconds."""
 FIRST_REST_S, LONGEST_REST_S = 5.0, 600.0
 """How long a node rests after its first failure, and at most; each failure in a row doubles it."""
-RESTARTED = "server restarted"
 
 
 class Unreadable(Exception):
@@ -95,6 +95,7 @@ class FlowerTransport:
         grid: Flower's.
         mail: writes and reads messages.
         began_at: when the run began, in seconds since the epoch: the clock's zero, also after a restart.
+        after_s: the time of the last event that the server heard; the clock is never before it.
         names: the node id of every client so far, as `Joined` events named them.
         here: the clients that the server believes present.
         backlog: what a server that was killed had heard since its checkpoint, to be heard again first. What is in
@@ -110,6 +111,7 @@ class FlowerTransport:
         grid: Grid,
         mail: Mail,
         began_at: float,
+        after_s: float = 0.0,
         names: Mapping[int, str] | None = None,
         here: Iterable[int] = (),
         backlog: Iterable[Event] | None = None,
@@ -133,10 +135,9 @@ class FlowerTransport:
         self._seen: tuple[int, ...] = ()
         self._resting: dict[int, float] = {}
         self._failures: dict[int, int] = {}
-        self._couriers = 0
         self._pushing = threading.Lock()
         self._closed = threading.Event()
-        self._last_s = 0.0
+        self._last_s = after_s
         self._watcher: threading.Thread | None = None
 
     @property
@@ -183,9 +184,11 @@ class FlowerTransport:
             group_id=str(task.id),
         )
         heapq.heappush(self._deadlines, (time.monotonic() + self._timeout_s, task.id))
-        self._start(
-            lambda: self._carry(message, lambda reply, why: self._heard.put(_Answer(task.id, node, reply, why)))
-        )
+
+        def tell(reply: Message | None, why: str) -> None:
+            self._heard.put(_Answer(task.id, node, reply, why))
+
+        threading.Thread(target=self._carry, args=(message, tell), daemon=True).start()
 
     def evaluate(self, version: int, content: RecordDict, nodes: Iterable[int]) -> None:
         """Ask nodes to evaluate; nobody waits. A node that is training does it afterwards."""
@@ -197,29 +200,18 @@ class FlowerTransport:
                 ttl=self._ttl_s,
                 group_id=f"evaluate-{version}",
             )
-            self._start(self._evaluation(message, version, node))
+            threading.Thread(target=self._carry, args=(message, self._evaluation(version, node)), daemon=True).start()
 
-    def _evaluation(self, message: Message, version: int, node: int) -> Callable[[], None]:
+    def _evaluation(self, version: int, node: int) -> Callable[[Message | None, str], None]:
         def tell(reply: Message | None, why: str) -> None:
             if reply is None or reply.has_error():
                 log.warning("node %s did not evaluate version %s: %s", node, version, why or _told(reply))
                 reply = None
             self._heard.put(_Evaluated(version, node, reply))
 
-        return lambda: self._carry(message, tell)
+        return tell
 
     # -- the threads
-
-    def _start(self, work: Callable[[], None]) -> None:
-        self._couriers += 1
-
-        def run() -> None:
-            try:
-                work()
-            finally:
-                self._couriers -= 1
-
-        threading.Thread(target=run, daemon=True).start()
 
     def _carry(self, message: Message, tell: Callable[[Message | None, str], None]) -> None:
         """Send a message, and tell its answer when there is one."""
@@ -235,7 +227,7 @@ class FlowerTransport:
         began, faults = time.monotonic(), 0
         while time.monotonic() - began < self._ttl_s:
             waited_s = time.monotonic() - began
-            pause_s = max(0.02 * waited_s, 0.05, self._couriers / POLLS_PER_S) if not faults else min(2.0**faults, 30.0)
+            pause_s = 2.0**faults if faults else max(0.02 * waited_s, 0.05, len(self._open) / POLLS_PER_S)
             if self._closed.wait(min(pause_s, 30.0)):
                 return
             try:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 3.0
 """About what starting workers takes: whoever has trained for as long is likely to train for longer."""
 WORTH_S = 0.01
-"""Shorter jobs gain little: handing one over takes about half a millisecond of this process."""
+"""Shorter jobs gain little: handing one over takes a millisecond or two of this process."""
 
 
 class Auto:
