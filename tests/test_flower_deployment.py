@@ -93,16 +93,6 @@ def test_a_straggler_a_killed_node_and_a_stranger(folder: Path, monkeypatch: pyt
     assert summary["final_accuracy"] > 0.2
 
 
-def server_app(deployment: Deployment) -> int | None:
-    """The process that runs the ServerApp, if there is one."""
-    told = subprocess.run(["ps", "-eww", "-o", "pid,args"], capture_output=True, text=True, check=True).stdout
-    for line in told.splitlines():
-        pid, arguments = line.split(maxsplit=1)
-        if "flwr-serverapp" in arguments.split("--")[0] and deployment.address in arguments:
-            return int(pid)
-    return None
-
-
 @pytest.mark.slow
 def test_the_server_app_is_killed_five_times(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`kill -9` at five moments of a live deployment: no accepted update is lost or counted twice."""
@@ -118,7 +108,7 @@ def test_the_server_app_is_killed_five_times(folder: Path, monkeypatch: pytest.M
             before = len(arrived)
             until(lambda before=before: len(rows(state, arrivals)) > before, 200, "an answer")
             time.sleep(wait_s)
-            pid = server_app(deployment)
+            pid = deployment.server_app()
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
             process.wait(120)

@@ -159,8 +159,20 @@ class Deployment:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
 
+    def server_app(self) -> int | None:
+        """The process that runs the ServerApp, if there is one."""
+        told = subprocess.run(["ps", "-eww", "-o", "pid,args"], capture_output=True, text=True, check=True).stdout
+        for line in told.splitlines():
+            pid, arguments = line.split(maxsplit=1)
+            if "flwr-serverapp" in arguments.split("--")[0] and self.address in arguments:
+                return int(pid)
+        return None
+
     def stop(self) -> None:
         """End everything, nodes first."""
+        if (server_app := self.server_app()) is not None:  # it would go on asking a SuperLink that is no more
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server_app, signal.SIGKILL)
         for name in sorted(self.processes, key=lambda name: name == "superlink"):
             process = self.processes.pop(name)
             for wish in (signal.SIGTERM, signal.SIGKILL):
