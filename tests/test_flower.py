@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fedecho import ConfigError, MissingExtra, replay
+from fedecho import ConfigError, MissingExtra, RecordError, replay
 from fedecho.messages import Model
 from fedecho.registry import ALIASES, algorithm_classes
 
@@ -362,6 +362,28 @@ def test_a_finished_run_gives_its_result_again_and_goes_on_with_more_versions(tm
         ConfigError, match=r"holds another run: algorithm.lr was 1.0 and is 0.5; give the same settings"
     ):
         strategy(lr=0.5).start(LocalGrid(3), first_arrays(), num_rounds=7)
+
+
+def test_a_start_that_failed_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    """Its settings are not those of a run: nobody was asked anything."""
+    wrong = flower.FedEcho(model=lambda: nn.Linear(64, 10), unlabeled=torch.zeros(5, 64), run_dir=tmp_path / "run")
+    with pytest.raises(ConfigError, match="are not the state_dict of the model"):
+        wrong.start(LocalGrid(2), first_arrays(), num_rounds=1)
+    right = flower.FedEcho(model=Net, unlabeled=unlabeled(), buffer_size=2, run_dir=tmp_path / "run")
+    right.start(LocalGrid(2), first_arrays(), num_rounds=2)
+    assert replay(tmp_path / "run").matches
+
+
+def test_a_state_without_a_checkpoint_is_not_begun_anew(tmp_path: Path) -> None:
+    """It would throw away what was accepted."""
+    strategy = flower.FedBuff(buffer_size=2, run_dir=tmp_path / "run")
+    strategy.start(LocalGrid(2), first_arrays(), num_rounds=2)
+    (tmp_path / "run" / "summary.json").unlink()
+    for file in (tmp_path / "run").glob("checkpoint-*"):
+        file.write_bytes(b"damaged")
+    with pytest.raises(RecordError, match="no checkpoint of it can be read: nothing is thrown away"):
+        strategy.start(LocalGrid(2), first_arrays(), num_rounds=2)
+    assert len(rows(tmp_path / "run", "select * from inbox where kind = 'arrived'")) == 4
 
 
 def test_only_what_a_checkpoint_does_not_hold_is_kept(tmp_path: Path) -> None:

@@ -21,20 +21,20 @@ from torch import Tensor, nn
 from .. import __version__
 from ..assembly import Setup, prepare_live
 from ..config import Config, read_toml, resolve
-from ..errors import ConfigError
+from ..errors import ConfigError, RecordError
 from ..experiment import drive, warn_of_changes
 from ..learning.learner import Learner
-from ..messages import Fact, Model
-from ..recorder import LiveRecorder
+from ..messages import Model
 from ..records import RunFolder
 from ..registry import ALIASES, algorithm_classes
 from ..transports.flower import FlowerTransport
+from .journal import Journal, Story, numbers
 from .mail import Arrays, Keys, Post
 
 log = logging.getLogger("flwr")
 
-OURS = ("num_examples", "num-examples", "waited_s", "change_norm")
-"""What the records tell of an update beside its client's metrics."""
+BEGAN = "began_at"
+"""Under which a run's folder notes when it began, in seconds since the epoch."""
 EVERYONE = 2**31
 """A concurrency that is never reached: every idle node gets work."""
 
@@ -210,12 +210,13 @@ class Asynchronous(Strategy):
 
         Raises:
             ConfigError: when the arrays, the model and U do not fit each other, or the state is another run's.
+            RecordError: when the state cannot be read.
             Diverged, Stalled: when the run cannot go on.
         """
         log.info("Starting %s strategy:", type(self).__name__)
         self.summary()
         folder, config = self._open(num_rounds, grid)
-        story = _Story()
+        story = Story()
         arrays: list[Arrays] = []
 
         def read(learner: Learner | None) -> Model:
@@ -224,9 +225,9 @@ class Asynchronous(Strategy):
 
         def judge(model: Model) -> dict[str, float | None]:
             found = None if evaluate_fn is None else evaluate_fn(model.version, arrays[0].record(model))
-            numbers = _numbers(found or {})
-            story.judged[model.version] = numbers
-            return {ours: numbers.get(theirs) for ours, theirs in self._judged_by.items()}
+            told = numbers(found or {})
+            story.judged[model.version] = told
+            return {ours: told.get(theirs) for ours, theirs in self._judged_by.items()}
 
         try:
             setup = prepare_live(config, read, self._model, self._unlabeled, judge, lambda _, m: arrays[0].tensors(m))
@@ -243,7 +244,7 @@ class Asynchronous(Strategy):
         self,
         setup: Setup,
         folder: RunFolder | None,
-        story: _Story,
+        story: Story,
         arrays: Arrays,
         grid: Grid,
         timeout: float,
@@ -269,19 +270,24 @@ class Asynchronous(Strategy):
             content = RecordDict({self._keys.arrays: post.record(server.model), self._keys.config: told})
             transport.evaluate(version, content, some)
 
-        journal = _Journal(setup, folder, story, ask if self._fraction else None)
+        journal = Journal(setup, folder, story, ask if self._fraction else None)
         backlog = None
         if folder is not None:
-            began_at = float(folder.noted("began_at") or time.time())
+            began_at = float(folder.noted(BEGAN) or time.time())
             checkpoint = folder.load_checkpoint(config.experiment.device)
+            if checkpoint is None and folder.heard:
+                raise RecordError(
+                    f"{folder.path} has heard {folder.heard} events, and no checkpoint of it can be read: nothing is "
+                    "thrown away; restore a checkpoint, or give another run_dir"
+                )
             if checkpoint is None:
                 folder.forget_after(-1)  # new, or killed before anybody was asked anything
                 folder.save_environment(setup.environment())
-                folder.note("began_at", repr(began_at))
                 start = {"weights": server.model.weights, "buffers": server.model.buffers}
                 if self._unlabeled is not None and config.refine:
                     start["unlabeled"] = self._unlabeled
                 folder.save_start(start)
+                folder.note(BEGAN, repr(began_at))
             else:
                 warn_of_changes(folder, setup)
                 journal.restore(*checkpoint)
@@ -318,18 +324,19 @@ class Asynchronous(Strategy):
         tables["model"] = {"name": _import_name(self._model)}
         seed = self._seed if self._seed is not None else int.from_bytes(os.urandom(6), "big")
         tables["experiment"]["seed"] = seed
-        file = None if self._run_dir is None else self._run_dir / "config.toml"
-        if file is None or not file.is_file():
+        folder = None
+        if self._run_dir is not None and (self._run_dir / "config.toml").is_file():
+            folder = RunFolder.open(self._run_dir)
+            folder.lock()
+        if self._run_dir is None or folder is None or folder.noted(BEGAN) is None:
             tables["data"]["clients"] = len(self._wait(grid))
             config = _config(tables)
-            folder = None
-            if self._run_dir is not None:
+            if folder is not None:  # of a start that failed before anybody was asked anything
+                folder.rewrite(config.to_toml())
+            elif self._run_dir is not None:
                 folder = RunFolder.create(self._run_dir, config.to_toml(), {})
             return folder, config
-        assert self._run_dir is not None
-        folder = RunFolder.open(self._run_dir)
-        folder.lock()
-        before = read_toml(file)
+        before = read_toml(folder.path / "config.toml")
         tables["data"]["clients"] = before["data"]["clients"]
         if self._seed is None:
             tables["experiment"]["seed"] = before["experiment"]["seed"]
@@ -357,101 +364,6 @@ class Asynchronous(Strategy):
                 log.info("Waiting for nodes: %s connected, %s wanted", len(nodes), self._least)
                 told = time.monotonic()
             time.sleep(1)
-
-
-class _Story:
-    """What Flower's Result tells, gathered from the facts."""
-
-    def __init__(self) -> None:
-        self.judged: dict[int, dict[str, float]] = {}
-        self._trained: dict[int, dict[str, float]] = {}
-        self._evaluated: dict[int, list[dict[str, float]]] = {}
-        self._since: list[Mapping[str, float | str]] = []
-
-    def add(self, kind: str, version: int | None, detail: Mapping[str, float | str]) -> None:
-        if kind == "accept":
-            self._since.append(detail)
-        elif kind == "aggregate":
-            self._trained[version or 0] = _mean(self._since)
-            self._since = []
-        elif kind == "evaluate":
-            self._evaluated.setdefault(version or 0, []).append(_numbers(detail))
-        elif kind == "judge":
-            self.judged[version or 0] = _numbers(detail)
-
-    def trained(self, version: int) -> dict[str, float]:
-        return self._trained.get(version, {})
-
-    def result(self, arrays: ArrayRecord) -> FlowerResult:
-        return FlowerResult(
-            arrays,
-            {version: _record(metrics) for version, metrics in self._trained.items()},
-            {version: _record(_mean(found)) for version, found in sorted(self._evaluated.items())},
-            {version: _record(metrics) for version, metrics in self.judged.items() if metrics},
-        )
-
-
-class _Journal(LiveRecorder):
-    """Records the run, tells Flower's log, and asks clients to evaluate."""
-
-    def __init__(
-        self, setup: Setup, folder: RunFolder | None, story: _Story, ask: Callable[[int], None] | None
-    ) -> None:
-        super().__init__(setup, folder)
-        self._story, self._ask = story, ask
-        self.live: Callable[[], bool] = lambda: True
-
-    def commit(self, facts: Sequence[Fact]) -> None:
-        for fact in facts:
-            self._story.add(fact.kind, fact.version, fact.detail)
-        super().commit(facts)
-        for fact in facts:
-            if fact.kind == "aggregate":
-                self._tell(fact)
-                if self._ask is not None and self._due([fact]) and self.live():
-                    self._ask(fact.version or 0)
-
-    def evaluate(self) -> None:
-        super().evaluate()
-        version = int(self.rows[-1]["version"])
-        if self.folder is not None and (found := self._story.judged.get(version)):
-            self.folder.add_fact(self.seq, Fact("judge", self.setup.server.ledger.now_s, version=version, detail=found))
-
-    def evaluated(self, version: int, node: int, reply: Message | None) -> None:
-        """A client's evaluation came, or will not come."""
-        if reply is None:
-            return
-        metrics = {
-            name: float(value)
-            for record in reply.content.metric_records.values()
-            for name, value in record.items()
-            if isinstance(value, int | float)
-        }
-        fact = Fact("evaluate", self.setup.server.ledger.now_s, version=version, detail={**metrics, "node": str(node)})
-        self._story.add(fact.kind, fact.version, fact.detail)
-        if self.folder is not None:
-            self.folder.add_fact(self.seq, fact)
-
-    def restore(self, seq: int, state: Mapping[str, Any]) -> None:
-        super().restore(seq, state)
-        assert self.folder is not None
-        for row in self.folder.events():
-            self._story.add(row["kind"], row["version"], row["detail"])
-
-    def _tell(self, fact: Fact) -> None:
-        version, server = fact.version or 0, self.setup.server
-        judged, trained = self._story.judged.get(version, {}), self._story.trained(version)
-        told = [f"{name} {value:.4g}" for name, value in judged.items()]
-        if "loss" in trained:
-            told.append(f"train loss {trained['loss']:.4g}")
-        log.info(
-            "[VERSION %s/%s] %s updates, %.0f s%s",
-            version,
-            server.stop.versions,
-            server.ledger.updates,
-            server.ledger.now_s,
-            "".join(f", {text}" for text in told),
-        )
 
 
 def _wants_a_number(rule: str, own: Mapping[str, Any]) -> str | None:
@@ -498,24 +410,3 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], above: str =
         elif then != here:
             found[path] = f"{path} was {json.dumps(then)} and is {json.dumps(here)}"
     return found
-
-
-def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
-
-
-def _mean(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means of the metrics, weighted by examples where these are told."""
-    numbers = [_numbers(one) for one in found]
-    weights = [one.get("num_examples", one.get("num-examples", 1.0)) for one in numbers]
-    names = [name for name in dict.fromkeys(name for one in numbers for name in one) if name not in OURS]
-    means = {}
-    for name in names:
-        pairs = [(one[name], w) for one, w in zip(numbers, weights, strict=True) if name in one]
-        total = sum(w for _, w in pairs)
-        means[name] = sum(value * w for value, w in pairs) / total if total else math.nan
-    return means
-
-
-def _record(metrics: Mapping[str, float]) -> MetricRecord:
-    return MetricRecord(dict(metrics))

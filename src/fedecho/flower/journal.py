@@ -1,0 +1,135 @@
+"""The journal of a live run: its records, Flower's log, and what Flower's Result tells."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.serverapp.strategy import Result as FlowerResult
+
+from ..assembly import Setup
+from ..messages import Fact
+from ..recorder import LiveRecorder
+from ..records import RunFolder
+
+log = logging.getLogger("flwr")
+
+OURS = ("num_examples", "num-examples", "waited_s", "change_norm")
+"""What the records tell of an update beside its client's metrics."""
+
+
+class Story:
+    """What Flower's Result tells, gathered from the facts."""
+
+    def __init__(self) -> None:
+        self.judged: dict[int, dict[str, float]] = {}
+        self._trained: dict[int, dict[str, float]] = {}
+        self._evaluated: dict[int, list[dict[str, float]]] = {}
+        self._since: list[Mapping[str, float | str]] = []
+
+    def add(self, kind: str, version: int | None, detail: Mapping[str, float | str]) -> None:
+        if kind == "accept":
+            self._since.append(detail)
+        elif kind == "aggregate":
+            self._trained[version or 0] = _mean(self._since)
+            self._since = []
+        elif kind == "evaluate":
+            self._evaluated.setdefault(version or 0, []).append(numbers(detail))
+        elif kind == "judge":
+            self.judged[version or 0] = numbers(detail)
+
+    def trained(self, version: int) -> dict[str, float]:
+        return self._trained.get(version, {})
+
+    def result(self, arrays: ArrayRecord) -> FlowerResult:
+        return FlowerResult(
+            arrays,
+            {version: _record(metrics) for version, metrics in self._trained.items()},
+            {version: _record(_mean(found)) for version, found in sorted(self._evaluated.items())},
+            {version: _record(metrics) for version, metrics in self.judged.items() if metrics},
+        )
+
+
+class Journal(LiveRecorder):
+    """Records the run, tells Flower's log, and asks clients to evaluate."""
+
+    def __init__(self, setup: Setup, folder: RunFolder | None, story: Story, ask: Callable[[int], None] | None) -> None:
+        super().__init__(setup, folder)
+        self._story, self._ask = story, ask
+        self.live: Callable[[], bool] = lambda: True
+
+    def commit(self, facts: Sequence[Fact]) -> None:
+        for fact in facts:
+            self._story.add(fact.kind, fact.version, fact.detail)
+        super().commit(facts)
+        for fact in facts:
+            if fact.kind == "aggregate":
+                self._tell(fact)
+                if self._ask is not None and self._due([fact]) and self.live():
+                    self._ask(fact.version or 0)
+
+    def evaluate(self) -> None:
+        super().evaluate()
+        version = int(self.rows[-1]["version"])
+        if self.folder is not None and (found := self._story.judged.get(version)):
+            self.folder.add_fact(self.seq, Fact("judge", self.setup.server.ledger.now_s, version=version, detail=found))
+
+    def evaluated(self, version: int, node: int, reply: Message | None) -> None:
+        """A client's evaluation came, or will not come."""
+        if reply is None:
+            return
+        metrics = {
+            name: float(value)
+            for record in reply.content.metric_records.values()
+            for name, value in record.items()
+            if isinstance(value, int | float)
+        }
+        fact = Fact("evaluate", self.setup.server.ledger.now_s, version=version, detail={**metrics, "node": str(node)})
+        self._story.add(fact.kind, fact.version, fact.detail)
+        if self.folder is not None:
+            self.folder.add_fact(self.seq, fact)
+
+    def restore(self, seq: int, state: Mapping[str, Any]) -> None:
+        super().restore(seq, state)
+        assert self.folder is not None
+        for row in self.folder.events():
+            self._story.add(row["kind"], row["version"], row["detail"])
+
+    def _tell(self, fact: Fact) -> None:
+        version, server = fact.version or 0, self.setup.server
+        judged, trained = self._story.judged.get(version, {}), self._story.trained(version)
+        told = [f"{name} {value:.4g}" for name, value in judged.items()]
+        if "loss" in trained:
+            told.append(f"train loss {trained['loss']:.4g}")
+        log.info(
+            "[VERSION %s/%s] %s updates, %.0f s%s",
+            version,
+            server.stop.versions,
+            server.ledger.updates,
+            server.ledger.now_s,
+            "".join(f", {text}" for text in told),
+        )
+
+
+def numbers(found: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _mean(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means of the metrics, weighted by examples where these are told."""
+    each = [numbers(one) for one in found]
+    weights = [one.get("num_examples", one.get("num-examples", 1.0)) for one in each]
+    names = [name for name in dict.fromkeys(name for one in each for name in one) if name not in OURS]
+    means = {}
+    for name in names:
+        pairs = [(one[name], w) for one, w in zip(each, weights, strict=True) if name in one]
+        total = sum(w for _, w in pairs)
+        means[name] = sum(value * w for value, w in pairs) / total if total else math.nan
+    return means
+
+
+def _record(metrics: Mapping[str, float]) -> MetricRecord:
+    return MetricRecord(dict(metrics))
