@@ -80,6 +80,8 @@ def test_stopped_and_resumed(tmp_path: Path, checkpoint_every_s: float) -> None:
         resume(tmp_path / "run", Stopper(45))
     stopped = resume(tmp_path / "run")
     agrees(tmp_path / "run")
+    made = [file.name.split(".")[3] for file in (tmp_path / "run" / "tensorboard").iterdir()]
+    assert len(set(made)) == len(made) >= 3  # the order of their names is that of their making
     assert stopped.model_sha256 == run(Config.from_dict({**TABLES, "records": {}})).model_sha256
 
 

@@ -41,6 +41,7 @@ class Board:
         require()
         from torch.utils.tensorboard.writer import SummaryWriter  # slow to import
 
+        _wait_for_a_second_of_its_own(folder)
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def evaluated(self, row: Mapping[str, Any]) -> None:
@@ -71,3 +72,12 @@ class Board:
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._writer.add_scalar(f"{group}/{name}", value, step, now)
+
+
+def _wait_for_a_second_of_its_own(folder: Path) -> None:
+    """TensorBoard reads a folder's files in the order of their names, which begin with the second they were made in: of
+    two of one second, the later may come first, and would be purged by the earlier."""
+    made = [file.name.split(".")[3] for file in folder.glob("events.out.tfevents.*")]
+    latest = max((int(second) for second in made if second.isdecimal()), default=0)
+    while int(time.time()) == latest:
+        time.sleep(0.05)
