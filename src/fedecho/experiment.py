@@ -153,13 +153,12 @@ def _kept(folder: RunFolder, config: Config, model: Callable[[], nn.Module] | No
     """The parts of a live run as it began, or as they were at its last checkpoint; what was heard from then on."""
     start = folder.load_start()
     if any(stage.needs_compute for stage in config.refine) and model is None:
-        name = read_toml(folder.path / "config.toml").get("model", {}).get("name", "")
-        if not name:
+        if not config.model.name:
             raise ConfigError(
                 f"{folder.path} does not say how its model is built (the ServerApp gave a function that has no name to "
                 "import it by); replay it from Python with fedecho.replay(run_dir, model=...)"
             )
-        model = import_object(name, "model")
+        model = import_object(config.model.name, "model")
     setup = prepare_live(
         config,
         lambda learner: Model(0, start["weights"], start["buffers"]),

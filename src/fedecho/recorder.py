@@ -348,6 +348,8 @@ class LiveRecorder(Recorder):
         self.folder.forget_after(seq, inbox=False)
 
     def checkpoint(self) -> None:
+        if self.setup.server.done:  # the last one stays where it is, for a replay to have something to compute again
+            return
         super().checkpoint()
         assert self.folder is not None
         if self.setup.config.records.keep == "checkpoint":  # two are there, should the last one be damaged

@@ -14,6 +14,7 @@ from ..assembly import Setup
 from ..messages import Fact
 from ..recorder import LiveRecorder
 from ..records import RunFolder
+from .mail import metrics_of
 
 log = logging.getLogger("flwr")
 
@@ -59,7 +60,6 @@ class Journal(LiveRecorder):
     def __init__(self, setup: Setup, folder: RunFolder | None, story: Story, ask: Callable[[int], None] | None) -> None:
         super().__init__(setup, folder)
         self._story, self._ask = story, ask
-        self.live: Callable[[], bool] = lambda: True
 
     def commit(self, facts: Sequence[Fact]) -> None:
         for fact in facts:
@@ -68,7 +68,7 @@ class Journal(LiveRecorder):
         for fact in facts:
             if fact.kind == "aggregate":
                 self._tell(fact)
-                if self._ask is not None and self._due([fact]) and self.live():
+                if self._ask is not None and self._due([fact]):
                     self._ask(fact.version or 0)
 
     def evaluate(self) -> None:
@@ -81,13 +81,8 @@ class Journal(LiveRecorder):
         """A client's evaluation came, or will not come."""
         if reply is None:
             return
-        metrics = {
-            name: float(value)
-            for record in reply.content.metric_records.values()
-            for name, value in record.items()
-            if isinstance(value, int | float)
-        }
-        fact = Fact("evaluate", self.setup.server.ledger.now_s, version=version, detail={**metrics, "node": str(node)})
+        detail: dict[str, float | str] = {**metrics_of(reply.content), "node": str(node)}
+        fact = Fact("evaluate", self.setup.server.ledger.now_s, version=version, detail=detail)
         self._story.add(fact.kind, fact.version, fact.detail)
         if self.folder is not None:
             self.folder.add_fact(self.seq, fact)

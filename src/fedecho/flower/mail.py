@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ class Arrays:
     """
 
     def __init__(self, initial: ArrayRecord, learner: Learner | None = None) -> None:
-        self._given = {name: _tensor(array) for name, array in initial.items()}
+        self._given = {name: tensor_of(array) for name, array in initial.items()}
         self._types = {name: array.dtype for name, array in initial.items()}
         self._learner = learner
         self._names: dict[str, str] = {}
@@ -95,7 +95,7 @@ class Arrays:
         """Weights [d] and buffers [b]."""
         if self._learner is not None:
             return self._learner.read({self._names[name]: value for name, value in values.items()})
-        return _flat([values[name] for name in self.weights]), _flat([values[name] for name in self._buffers])
+        return flat([values[name] for name in self.weights]), flat([values[name] for name in self._buffers])
 
     def tensors(self, model: Model) -> dict[str, Tensor]:
         """The model's arrays by their names, in the types they were given in."""
@@ -111,8 +111,7 @@ class Arrays:
 
     def record(self, model: Model) -> ArrayRecord:
         """The model as Flower carries it."""
-        arrays = {name: Array(value.cpu().numpy()) for name, value in self.tensors(model).items()}
-        return ArrayRecord(arrays)
+        return as_record(self.tensors(model))
 
     def read(self, record: ArrayRecord) -> tuple[Tensor, Tensor]:
         """Weights [d] and buffers [b] of a client's arrays; matched by name, or in order where all are named otherwise.
@@ -128,7 +127,7 @@ class Arrays:
         for name, array in pairs:
             want = self._given[name]
             try:
-                value = _tensor(array)
+                value = tensor_of(array)
             except Exception as fault:  # bytes that are no array
                 raise Unreadable(f"array {name!r} cannot be read: {fault}") from None
             if value.shape != want.shape or value.is_floating_point() != want.is_floating_point():
@@ -163,7 +162,7 @@ class Post:
         self._rule, self._reports = rule, tuple(reports)
         self._digest = None if unlabeled is None else digest(unlabeled)
         self._last: tuple[int, ArrayRecord] = (-1, ArrayRecord())
-        self._without = 0
+        self._without, self._served = 0, False
 
     def record(self, model: Model) -> ArrayRecord:
         """The model's arrays; the last one's are remembered."""
@@ -187,7 +186,7 @@ class Post:
             asked["numbers"] = json.dumps(numbers)
             vectors = {name: value for name, value in task.extra.items() if isinstance(value, Tensor)}
             if vectors:
-                content[EXTRA] = ArrayRecord({name: Array(value.cpu().numpy()) for name, value in vectors.items()})
+                content[EXTRA] = as_record(vectors)
         if self._digest is not None:
             asked["predict"] = self._digest
         if asked:
@@ -207,7 +206,7 @@ class Post:
         if record is None:
             raise Unreadable(f"it holds {len(records)} array records and none is called {self.keys.arrays!r}")
         weights, buffers = self.arrays.read(record)
-        metrics = _metrics(content)
+        metrics = metrics_of(content)
         examples = metrics.pop(self.keys.examples, math.nan)
         if not 1 <= examples < math.inf:
             raise Unreadable(f"its metrics do not say how many examples it has ({self.keys.examples!r})")
@@ -220,10 +219,10 @@ class Post:
                 f"it does not report {', '.join(missing)}: the rule needs fedecho's client mod, "
                 "ClientApp(mods=[fedecho.flower.client_mod()])"
             )
-            if self._without == PATIENCE:
+            if self._without == PATIENCE and not self._served:
                 raise ConfigError(f"no client of the first {PATIENCE} can serve the rule: {told}")
             raise Unreadable(told)
-        self._without = -math.inf if self._reports else 0  # type: ignore[assignment]
+        self._served = True
         predictions = None
         if PREDICTIONS in content.array_records:
             (array,) = content.array_records[PREDICTIONS].values()
@@ -237,25 +236,32 @@ def digest(unlabeled: Tensor) -> str:
     return hashlib.sha256(repr(tuple(values.shape)).encode() + values.numpy().tobytes()).hexdigest()
 
 
-def _metrics(content: RecordDict) -> dict[str, float]:
-    """The numbers in an answer's metric records."""
+def metrics_of(content: RecordDict) -> dict[str, float]:
+    """The numbers in an answer's metric records, without those that are not finite."""
     records: list[MetricRecord] = list(content.metric_records.values())
     numbers = {name: value for record in records for name, value in record.items() if isinstance(value, int | float)}
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
+def as_record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
+    """Tensors as Flower carries them."""
+    return ArrayRecord({name: Array(value.cpu().numpy()) for name, value in tensors.items()})
+
+
 def _vector(array: Array, name: str) -> Tensor:
     try:
-        return _tensor(array).float()
+        return tensor_of(array).float()
     except Exception as fault:
         raise Unreadable(f"{name!r} cannot be read: {fault}") from None
 
 
-def _tensor(array: Array) -> Tensor:
+def tensor_of(array: Array) -> Tensor:
+    """What an array holds."""
     return torch.from_numpy(np.array(array.numpy()))  # a copy: what came off the wire may be read-only
 
 
-def _flat(values: Sequence[Tensor]) -> Tensor:
+def flat(values: Iterable[Tensor]) -> Tensor:
+    """All values in one float32 vector."""
     return torch.cat([torch.zeros(0), *(value.reshape(-1).float() for value in values)])
 
 

@@ -7,20 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, Context, Error, Message
+from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ..algorithms.base import ClientRule
+from ..learning.learner import INFERENCE_BATCH
 from ..messages import Extra
 from ..registry import algorithm_classes
-from .mail import ASKED, EXTRA, PREDICTIONS, digest
+from .mail import ASKED, EXTRA, PREDICTIONS, as_record, digest, flat, tensor_of
 
 Next = Callable[[Message, Context], Message]
-BATCH = 500
 
 
 class _Unfit(Exception):
@@ -58,7 +57,7 @@ def client_mod(
             return call_next(message, context)
         asked = dict(content.config_records[ASKED])
         del content[ASKED]
-        sent = {name: _tensor(array) for name, array in content.array_records.get(EXTRA, {}).items()}
+        sent = {name: tensor_of(array) for name, array in content.array_records.get(EXTRA, {}).items()}
         if EXTRA in content:
             del content[EXTRA]
         try:
@@ -72,7 +71,7 @@ def client_mod(
                 if digest(public()) != asked["predict"]:
                     raise _Unfit("`unlabeled` is not the server's: both must hold the same examples in the same order")
                 arrays = _arrays(reply)
-                reply.content[PREDICTIONS] = ArrayRecord({"logits": Array(_logits(model, arrays, public()).numpy())})
+                reply.content[PREDICTIONS] = as_record({"logits": _logits(model, arrays, public())})
         except _Unfit as fault:
             return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, f"fedecho: {fault}"), reply_to=message)
         return reply
@@ -96,7 +95,7 @@ def _follow(
 ) -> Message:
     """Train with the rule's directions; the reply with what it reports."""
     arrays = _arrays(message)
-    start = _flat(arrays, names)
+    start = flat(arrays[name] for name in names)
     shapes = [arrays[name].shape for name in names]
     with _directed(rule, start, shapes, extra) as steps:
         reply = train()
@@ -105,11 +104,12 @@ def _follow(
     if not steps.taken:
         raise _Unfit("no PyTorch optimizer stepped over the model's parameters: the rule cannot be followed")
     after = _arrays(reply)
-    trained = _flat(after, names if set(names) <= set(after) else _in_order(arrays, after, names))
+    theirs = names if set(names) <= set(after) else _in_order(arrays, after, names)
+    trained = flat(after[name] for name in theirs)
     report = rule.report(start, trained, steps.taken, steps.lr / steps.taken, extra)
     vectors = {name: value for name, value in report.items() if isinstance(value, Tensor)}
     if vectors:
-        reply.content[EXTRA] = ArrayRecord({name: Array(value.numpy()) for name, value in vectors.items()})
+        reply.content[EXTRA] = as_record(vectors)
     return reply
 
 
@@ -156,7 +156,7 @@ def _logits(model: Callable[[], nn.Module] | None, arrays: dict[str, Tensor], un
     state = module.state_dict()
     module.load_state_dict(arrays if set(arrays) == set(state) else dict(zip(state, arrays.values(), strict=True)))
     with torch.no_grad():
-        return torch.cat([module(part) for part in unlabeled.float().split(BATCH)]).float()  # type: ignore[no-untyped-call]
+        return torch.cat([module(part) for part in unlabeled.float().split(INFERENCE_BATCH)]).float()  # type: ignore[no-untyped-call]
 
 
 def _arrays(message: Message) -> dict[str, Tensor]:
@@ -165,7 +165,7 @@ def _arrays(message: Message) -> dict[str, Tensor]:
         raise _Unfit(
             f"the message holds {len(records)} array records; fedecho's mod wants one: put it first of the mods"
         )
-    return {name: _tensor(array) for name, array in next(iter(records.values())).items()}
+    return {name: tensor_of(array) for name, array in next(iter(records.values())).items()}
 
 
 def _in_order(sent: dict[str, Tensor], back: dict[str, Tensor], names: list[str]) -> list[str]:
@@ -174,11 +174,3 @@ def _in_order(sent: dict[str, Tensor], back: dict[str, Tensor], names: list[str]
         raise _Unfit(f"{len(back)} arrays came back of {len(sent)}")
     places = list(sent)
     return [list(back)[places.index(name)] for name in names]
-
-
-def _flat(arrays: dict[str, Tensor], names: list[str]) -> Tensor:
-    return torch.cat([arrays[name].reshape(-1).float() for name in names])
-
-
-def _tensor(array: Array) -> Tensor:
-    return torch.from_numpy(np.array(array.numpy()))

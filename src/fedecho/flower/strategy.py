@@ -264,6 +264,8 @@ class Asynchronous(Strategy):
         transport: FlowerTransport
 
         def ask(version: int) -> None:
+            if not transport.live:  # they were asked when the last server made it
+                return
             nodes = transport.idle
             some = nodes[: math.ceil(self._fraction * len(nodes))]
             told = post.config(dict(evaluate_config), version)
@@ -309,7 +311,6 @@ class Asynchronous(Strategy):
             refresh_s=self._refresh_s,
             evaluated=journal.evaluated,
         )
-        journal.live = lambda: transport.live
         try:
             result = drive(setup, journal, transport)
         finally:
@@ -321,16 +322,17 @@ class Asynchronous(Strategy):
         """The run's folder, new or as it was left, and what is run; waits for the first nodes where it is new."""
         tables = {name: dict(table) if isinstance(table, Mapping) else table for name, table in self._tables.items()}
         tables["experiment"]["versions"] = num_rounds
-        tables["model"] = {"name": _import_name(self._model)}
-        seed = self._seed if self._seed is not None else int.from_bytes(os.urandom(6), "big")
-        tables["experiment"]["seed"] = seed
+        if name := _import_name(self._model):
+            tables["model"] = {"name": name}
+        drawn = int.from_bytes(os.urandom(8), "big") >> 1  # as many bits as TOML's integers have
+        tables["experiment"]["seed"] = drawn if self._seed is None else self._seed
         folder = None
         if self._run_dir is not None and (self._run_dir / "config.toml").is_file():
             folder = RunFolder.open(self._run_dir)
             folder.lock()
         if self._run_dir is None or folder is None or folder.noted(BEGAN) is None:
             tables["data"]["clients"] = len(self._wait(grid))
-            config = _config(tables)
+            config = Config.from_dict(tables)
             if folder is not None:  # of a start that failed before anybody was asked anything
                 folder.rewrite(config.to_toml())
             elif self._run_dir is not None:
@@ -340,7 +342,7 @@ class Asynchronous(Strategy):
         tables["data"]["clients"] = before["data"]["clients"]
         if self._seed is None:
             tables["experiment"]["seed"] = before["experiment"]["seed"]
-        config = _config(tables)
+        config = Config.from_dict(tables)
         changed = _differences(before, config.to_dict())
         more = changed.pop("experiment.versions", None)
         if changed:
@@ -384,13 +386,6 @@ def _dealt(settings: Mapping[str, Any], stages: Sequence[str]) -> tuple[dict[str
         else:
             theirs[stage][name.removeprefix(f"{stage}_")] = value
     return own, theirs
-
-
-def _config(tables: Mapping[str, Any]) -> Config:
-    """The configuration; a model that has no name is left out of what is written down."""
-    name = tables["model"]["name"]
-    config = Config.from_dict({key: table for key, table in tables.items() if key != "model" or name})
-    return config if name else dataclasses.replace(config, model=dataclasses.replace(config.model, name=""))
 
 
 def _import_name(build: Callable[[], nn.Module] | None) -> str:

@@ -176,31 +176,24 @@ class FlowerTransport:
 
     def _dispatch(self, task: Task, model: Model) -> None:
         node = self._nodes[task.client]
-        message = Message(
-            content=self._mail.write(task, model),
-            message_type=MessageType.TRAIN,
-            dst_node_id=node,
-            ttl=self._ttl_s,
-            group_id=str(task.id),
-        )
         heapq.heappush(self._deadlines, (time.monotonic() + self._timeout_s, task.id))
 
         def tell(reply: Message | None, why: str) -> None:
             self._heard.put(_Answer(task.id, node, reply, why))
 
+        self._post(node, MessageType.TRAIN, self._mail.write(task, model), str(task.id), tell)
+
+    def _post(
+        self, node: int, kind: str, content: RecordDict, group: str, tell: Callable[[Message | None, str], None]
+    ) -> None:
+        message = Message(content=content, message_type=kind, dst_node_id=node, ttl=self._ttl_s, group_id=group)
         threading.Thread(target=self._carry, args=(message, tell), daemon=True).start()
 
     def evaluate(self, version: int, content: RecordDict, nodes: Iterable[int]) -> None:
         """Ask nodes to evaluate; nobody waits. A node that is training does it afterwards."""
         for node in nodes:
-            message = Message(
-                content=content,
-                message_type=MessageType.EVALUATE,
-                dst_node_id=node,
-                ttl=self._ttl_s,
-                group_id=f"evaluate-{version}",
-            )
-            threading.Thread(target=self._carry, args=(message, self._evaluation(version, node)), daemon=True).start()
+            tell = self._evaluation(version, node)
+            self._post(node, MessageType.EVALUATE, content, f"evaluate-{version}", tell)
 
     def _evaluation(self, version: int, node: int) -> Callable[[Message | None, str], None]:
         def tell(reply: Message | None, why: str) -> None:
@@ -296,7 +289,7 @@ class FlowerTransport:
                 self._answered(heard)
             elif isinstance(heard, _Nodes):
                 self._seen = heard.ids
-                self._counted(heard.ids)
+                self._count()
             else:
                 self._evaluated(heard.version, heard.node, heard.reply)
             self._look_at_the_clock()
@@ -325,7 +318,7 @@ class FlowerTransport:
         for node in rested:
             del self._resting[node]
         if rested:
-            self._counted(self._seen)
+            self._count()
 
     def _answered(self, answer: _Answer) -> None:
         reply = answer.reply
@@ -371,9 +364,9 @@ class FlowerTransport:
                 expected.discard(event.client)
         return expected
 
-    def _counted(self, ids: Iterable[int]) -> None:
+    def _count(self) -> None:
         """Tell who came and who went since the last look."""
-        awake = {node for node in ids if node not in self._resting}
+        awake = set(self._seen) - self._resting.keys()
         for node in sorted(awake - self._clients.keys()):
             client = len(self._nodes)
             self._nodes[client], self._clients[node] = node, client
