@@ -29,7 +29,7 @@ from deploy import Deployment, free_port, make_node_key  # noqa: E402
 from fedecho.data.sources import load  # noqa: E402
 
 pytestmark = pytest.mark.timeout(900)
-STRAGGLER_S = 45.0
+STRAGGLER_S = 120.0  # longer than a version takes on a machine that does much else
 
 
 def rows(folder: Path, statement: str) -> list[tuple[Any, ...]]:
