@@ -29,7 +29,7 @@ from fedecho.messages import (
     WakeAt,
 )
 from fedecho.population import Population, PopulationConfig, Recorded
-from fedecho.refine.base import Distillation, Generator, Loss, Stage, Synthesis, Synthetic
+from fedecho.refine.base import LOGITS, Distillation, Form, Generator, Loss, Stage, Synthesis, Synthetic
 from fedecho.rng import Key
 from fedecho.server import Server, ServerConfig, Stop
 from fedecho.transports.executors import Executor, Inline
@@ -130,17 +130,19 @@ class Quadratics:
         extra = self.rule.report(model.weights, x, self.steps, lr, task.extra) if self.rule is not None else {}
         update = Update(task.id, x, model.buffers + 1.0 + task.client, 1 + task.client, {"loss": 0.5}, None, extra)
         return (
-            replace(update, predictions=self.predict(Model(0, x, model.buffers))) if task.extra["predict"] else update
+            replace(update, predictions=self.predict(Model(0, x, model.buffers), None, Form.asked(task.extra)))
+            if task.extra["predict"]
+            else update
         )
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.centres.shape[1] // self.classes,)
 
-    def predict(self, model: Model, inputs: Tensor | None = None) -> Tensor:
+    def predict(self, model: Model, inputs: Tensor | None = None, form: Form = LOGITS) -> Tensor:
         inputs = self.unlabeled if inputs is None else inputs
         assert inputs is not None
-        return inputs @ model.weights.view(-1, self.classes)
+        return form.of(inputs @ model.weights.view(-1, self.classes))
 
     def distill(
         self, model: Model, loss: Loss, how: Distillation, key: Key, inputs: Tensor | None = None

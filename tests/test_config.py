@@ -342,6 +342,7 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     name = "echo"
     lr = 0.1
     steps = 3
+    top_k = 8
     batch_size = 7
     clip = 0
     alpha_min = 0.1

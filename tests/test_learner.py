@@ -325,7 +325,7 @@ def test_evaluation_by_hand() -> None:
 
 
 def test_accuracy_under_a_label_mix_by_hand() -> None:
-    judged = Evaluation(torch.tensor([2.0, 1.0, 0.0]), torch.tensor([4.0, 1.0, 0.0]), 0.0)
+    judged = Evaluation(torch.tensor([2.0, 1.0, 0.0]), torch.tensor([4.0, 1.0, 0.0]), 0.0, torch.zeros(0, 3))
     assert judged.accuracy_under(torch.tensor([0.5, 0.5, 0.0])) == 0.75
     assert judged.accuracy_under(torch.tensor([0.2, 0.2, 0.6])) == 0.75, "the third class has no example here"
     assert judged.accuracy_under(torch.tensor([1.0, 0.0, 0.0])) == 0.5

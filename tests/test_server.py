@@ -18,6 +18,7 @@ from fedecho.algorithms.fedavg import FedAvg
 from fedecho.algorithms.fedbuff import FedBuff
 from fedecho.errors import ConfigError, Diverged
 from fedecho.messages import Arrived, Dispatch, Joined, Left, Lost, Model, Wake
+from fedecho.refine.base import LOGITS, Form
 from fedecho.refine.echo import Echo
 from fedecho.rng import Key
 from fedecho.schedules import Schedule
@@ -48,7 +49,7 @@ class Compute:
 
     predictions = torch.zeros(4, 3)
 
-    def predict(self, model: Model) -> torch.Tensor:
+    def predict(self, model: Model, inputs: torch.Tensor | None = None, form: Form = LOGITS) -> torch.Tensor:
         return self.predictions
 
     def distill(self, model: Model, *rest: Any) -> tuple[torch.Tensor, float]:

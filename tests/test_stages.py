@@ -21,7 +21,7 @@ from fedecho.config import Config
 from fedecho.learning.generator import Networks, _loss, _towards
 from fedecho.learning.learner import ClientConfig
 from fedecho.messages import Model, Task
-from fedecho.refine.base import Compute, Distillation, Generator, Loss, Stage, Synthesis, Synthetic
+from fedecho.refine.base import LOGITS, Compute, Distillation, Form, Generator, Loss, Stage, Synthesis, Synthetic
 from fedecho.refine.certainty import Certainty
 from fedecho.refine.dsfl import DSFL
 from fedecho.refine.echo import Echo
@@ -146,7 +146,7 @@ class Scaled(Stage):
 class Silent(Quadratics):
     """Has no U and is not to be asked about it."""
 
-    def predict(self, model: Model, inputs: Tensor | None = None) -> Tensor:
+    def predict(self, model: Model, inputs: Tensor | None = None, form: Form = LOGITS) -> Tensor:
         assert inputs is not None
         return super().predict(model, inputs)
 
@@ -211,7 +211,9 @@ class Scripted:
 
     shape = (4,)
 
-    def predict(self, model: Model, inputs: Tensor | None = None) -> Tensor:
+    classes = 3
+
+    def predict(self, model: Model, inputs: Tensor | None = None, form: Form = LOGITS) -> Tensor:
         assert inputs is not None
         self.asked.append(("predict", model, inputs))
         z = self.logits[min(len([a for a in self.asked if a[0] == "predict"]), len(self.logits)) - 1]

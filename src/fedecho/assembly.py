@@ -109,7 +109,7 @@ def prepare(config: Config) -> Simulation:
     data = federation(config.data, key.fold("data"), population.members("slow"))
     _check_device(config.experiment.device)
     learner = _learner(config, data)
-    _check_memory(config, len(learner.initial().weights), len(data.unlabeled) * data.classes)
+    _check_memory(config, len(learner.initial().weights), (learner.predictions, learner.classes))
     shared = None
     if parallel:  # everybody trains on the same copy of the data, this process too
         shared = Memory(1)
@@ -126,7 +126,7 @@ def prepare(config: Config) -> Simulation:
         config.server,
         config.refine,
         learner,
-        (len(data.unlabeled), data.classes),
+        (learner.predictions, learner.classes),
         [client for client in range(config.data.clients) if not population.present(client, 0.0)],
     )
     executor, judge = _executor(config, learner, server, shared), _judge(config, data, population, learner)
@@ -209,9 +209,9 @@ def prepare_live(
                 f"{config.method} needs `unlabeled`: give it the public inputs, [|U|, *shape] float32{few}"
             )
         learner = public_learner(build, unlabeled, key, config.experiment.device)
-        outputs = (len(unlabeled), learner.data.classes)
+        outputs = (learner.predictions, learner.classes)
     initial = read(learner)
-    _check_memory(config, len(initial.weights), math.prod(outputs) if outputs is not None else 0)
+    _check_memory(config, len(initial.weights), outputs or (0, 0))
     clients = config.data.clients
     server = Server(
         config.algorithm,
@@ -300,7 +300,7 @@ def _executor(config: Config, learner: Learner, server: Server, shared: Memory |
     return workers() if config.executor.name == "processes" else Auto(learner, workers)
 
 
-def _check_memory(config: Config, d: int, outputs: int) -> None:
+def _check_memory(config: Config, d: int, outputs: tuple[int, int]) -> None:
     """Refuse a rule or a stage whose state cannot fit into the machine's memory."""
     if config.experiment.device != "cpu" or not hasattr(os, "sysconf"):
         return
@@ -314,9 +314,13 @@ def _check_memory(config: Config, d: int, outputs: int) -> None:
         )
     }
     for stage in config.refine:
-        about = f"refine.name {stage.name!r} keeps the predictions of every client, {outputs:,} numbers each,"
-        remedy = "set refine.max_rows, or take refine.row_dtype = 'float16' or a smaller data.unlabeled_size"
-        needs[about] = (stage.memory_bytes(clients, outputs), remedy)
+        number, classes = outputs
+        about = f"refine.name {stage.name!r} keeps the predictions of every client, {number:,} of {classes:,} classes,"
+        remedy = (
+            "set refine.max_rows, or take refine.row_dtype = 'float16', refine.top_k where there are many classes, or "
+            "a smaller data.unlabeled_size"
+        )
+        needs[about] = (stage.memory_bytes(clients, number, classes), remedy)
     if sum(needed for needed, _ in needs.values()) > there:
         raise ConfigError(
             [

@@ -531,7 +531,7 @@ _BELOW_1 = (lambda x: 0 <= x < 1, "at least 0 and below 1")
 
 _RANGES: dict[tuple[Callable[[float], bool], str], str] = {
     _AT_LEAST_0: "held_out validation min_examples slow_classes weight_decay clip aggregate_s predict_s refine_s final "
-    "max_staleness a b mu tau_c over_selection round_deadline_s staleness_power refine.steps prior "
+    "max_staleness a b mu tau_c over_selection round_deadline_s staleness_power refine.steps prior top_k "
     "lam sigma iota similarity_weight tau_algo distill_after generate_after adversarial",
     _AT_LEAST_1: "updates versions eval_every clients classes_per_client max_examples unlabeled_size epochs steps "
     "batch_size concurrency workers buffer_size cohort threads every evaluate_every max_rows staleness_bound warm_up "

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from . import sparse
 from .algorithms.base import Algorithm, Change, State
 from .errors import ConfigError, Diverged
 from .messages import (
@@ -39,7 +40,7 @@ from .messages import (
     Wake,
     WakeAt,
 )
-from .refine.base import Compute, Stage
+from .refine.base import LOGITS, Compute, Stage
 from .rng import Key
 from .schedules import Schedule
 
@@ -180,7 +181,7 @@ class Server:
         config: concurrency, refill, schedules, limits.
         stages: refine stages; in this order they revise a change and run after an aggregation.
         compute: does the stages' learning; required with stages.
-        outputs: the shape of a client's predictions on U, [|U|, C]; others are refused.
+        outputs: how many predictions a client makes on U, and of how many classes: (P, C); others are refused.
         away: clients that are not there at the start.
 
     Raises:
@@ -197,7 +198,7 @@ class Server:
         config: ServerConfig | None = None,
         stages: Sequence[Stage] = (),
         compute: Compute | None = None,
-        outputs: tuple[int, ...] | None = None,
+        outputs: tuple[int, int] | None = None,
         away: Iterable[int] = (),
     ) -> None:
         config = config or ServerConfig()
@@ -215,6 +216,8 @@ class Server:
         self._predicting = any(stage.needs_predictions for stage in self.stages)
         self._compute: Any = compute  # None where no stage asks it for anything
         self._outputs = outputs
+        forms = {stage.form for stage in self.stages if stage.needs_predictions}
+        self._form = forms.pop() if len(forms) == 1 else LOGITS
         self._key, self._select = key, key.fold("select")
         self._timed = type(algorithm).deadline_s is not Algorithm.deadline_s
         self._silence = model.weights.new_zeros(0)  # the predictions of a run that asks for none
@@ -461,12 +464,20 @@ class Server:
         if update.predictions is not None:
             return update.predictions
         self._charge(self.config.predict_s)
-        predictions: Tensor = self._compute.predict(Model(self.ledger.model.version, update.weights, update.buffers))
+        model = Model(self.ledger.model.version, update.weights, update.buffers)
+        predictions: Tensor = self._compute.predict(model, form=self._form)
         return predictions
 
     def _predictions_fault(self, predictions: Tensor) -> str | None:
-        if self._outputs is not None and tuple(predictions.shape) != self._outputs:
-            return f"predictions have shape {tuple(predictions.shape)}, not {self._outputs}"
+        if self._outputs is not None:
+            number, classes = self._outputs
+            want = (number, self._form.width(classes))
+            if tuple(predictions.shape) != want:
+                return f"predictions have shape {tuple(predictions.shape)}, not {want}"
+            if predictions.is_floating_point() == bool(self._form.top_k):
+                return f"predictions are {predictions.dtype}: {'packed' if self._form.top_k else 'logits'} are wanted"
+            if self._form.top_k:
+                return sparse.fault(predictions, classes)
         if not bool(torch.isfinite(predictions).all()):  # one such row would stay in a bank's running sum for ever
             return "predictions are not finite"
         return None
@@ -568,7 +579,12 @@ class Server:
         ledger = self.ledger
         chosen = self.algorithm.select(ledger.algorithm, view, self._select.fold(ledger.next_task))
         if chosen:
-            base = {"lr_scale": self.config.client_schedule(self.progress), "predict": float(self._predicting)}
+            base: dict[str, Any] = {
+                "lr_scale": self.config.client_schedule(self.progress),
+                "predict": float(self._predicting),
+            }
+            if self._predicting:
+                base |= self._form.asking()
             for client in chosen:
                 extra: Extra = {**base, **self.algorithm.task_extra(ledger.algorithm, client)}
                 task = Task(ledger.next_task, client, ledger.model.version, ledger.busy_until_s, extra)

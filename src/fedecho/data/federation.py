@@ -63,6 +63,8 @@ class Federation:
         validation: inputs and labels kept from the clients.
         test: inputs and labels of the data set's test part.
         classes: C.
+        causal: language: labels are [n, L], the next token at each place, and −100 where none is to be predicted.
+        pad: the token that fills short texts; None: there is none, or inputs are no tokens.
     """
 
     inputs: Tensor
@@ -72,6 +74,8 @@ class Federation:
     validation: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
     classes: int
+    causal: bool = False
+    pad: int | None = None
 
     @classmethod
     def public(cls, unlabeled: Tensor, classes: int) -> Federation:

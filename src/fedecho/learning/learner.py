@@ -6,6 +6,7 @@ that loading a model, a step of SGD and an aggregation are each one vector opera
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,12 +22,14 @@ from ..algorithms.base import ClientRule
 from ..data.federation import Federation
 from ..errors import ConfigError
 from ..messages import Model, Task, Update
-from ..refine.base import Distillation, Generator, Loss, Synthesis, Synthetic
+from ..refine.base import LOGITS, Distillation, Form, Generator, Loss, Synthesis, Synthetic
 from ..rng import Key
 from .generator import Networks, synthesize
 
 INFERENCE_BATCH = 500
 """Examples per forward pass where no gradient is needed: the fastest on CPUs we timed; larger ones spill the caches."""
+INFERENCE_LOGITS = 1 << 23
+"""Of a language model: logits per forward pass, at most, which is fewer examples. 32 MiB."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,28 @@ class ClientConfig:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Correct answers and examples per class, [C] each, and the mean loss."""
+    """What a model does on n examples.
+
+    Attributes:
+        correct: right predictions per class, [C].
+        examples: predictions asked for per class, [C]: one an example, or of a language model one a token.
+        loss: mean cross-entropy of a prediction, in nats.
+        by_example: [n, 3]: right predictions, predictions asked for, and the sum of their cross-entropies.
+    """
 
     correct: Tensor
     examples: Tensor
     loss: float
+    by_example: Tensor
 
     @property
     def accuracy(self) -> float:
         return float(self.correct.sum() / self.examples.sum())
+
+    def of(self, rows: Tensor) -> tuple[float, float]:
+        """Accuracy and mean loss on some of the examples, by a mask or by their places; NaN where these ask nothing."""
+        right, asked, loss = self.by_example[rows].sum(0).tolist()
+        return (right / asked, loss / asked) if asked else (math.nan, math.nan)
 
     def accuracy_under(self, mix: Tensor) -> float:
         """The accuracy expected on data with the label distribution `mix` [C]. Classes without an example here are
@@ -132,8 +148,14 @@ class Learner:
             p.grad = self._gradient[place].view(shape).permute(back)
             self._places[name] = (place, shape, back)
             a += p.numel()
-        floats = [(m, n, b) for m in self.module.modules() for n, b in m.named_buffers(recurse=False)]
-        floats = [(m, n, b) for m, n, b in floats if b.is_floating_point()]
+        # what a module does not save (rotary frequencies and the like) follows from its settings and need not travel
+        floats = [
+            (m, n, b)
+            for m in self.module.modules()
+            for n, b in m.named_buffers(recurse=False)
+            if b.is_floating_point() and n not in m._non_persistent_buffers_set
+        ]
+        self._frozen = {name for name, p in self.module.named_parameters(remove_duplicate=False) if not p.requires_grad}
         none = torch.zeros(0, device=self.device)
         self._buffers = torch.cat([none, *(b.detach().reshape(-1).float() for _, _, b in floats)])
         a = 0
@@ -170,10 +192,11 @@ class Learner:
         """The model's logits on inputs [B, *shape], without loading it: gradients reach the inputs."""
         views = {n: model.weights[at].view(shape).permute(back) for n, (at, shape, back) in self._places.items()}
         a = 0
-        for name, buffer in self.module.named_buffers():
-            if buffer.is_floating_point():
-                views[name] = model.buffers[a : a + buffer.numel()].view(buffer.shape)
-                a += buffer.numel()
+        for path, m in self.module.named_modules():
+            for n, buffer in m.named_buffers(recurse=False):
+                if buffer.is_floating_point() and n not in m._non_persistent_buffers_set:
+                    views[f"{path}.{n}" if path else n] = model.buffers[a : a + buffer.numel()].view(buffer.shape)
+                    a += buffer.numel()
         logits: Tensor = functional_call(self.module, views, (inputs,))
         return logits
 
@@ -198,18 +221,21 @@ class Learner:
         return self._initial
 
     def read(self, state_dict: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Weights [d] and buffers [b] of a plain state_dict.
+        """Weights [d] and buffers [b] of a plain state_dict, which may leave out what is frozen.
 
         Raises:
             RuntimeError: when it does not fit the module, as `nn.Module.load_state_dict` does.
         """
-        self.module.load_state_dict(state_dict)
+        frozen = {name: value for name, value in self.module.state_dict().items() if name in self._frozen}
+        self.module.load_state_dict({**frozen, **state_dict})
         return self._weights.clone(), self._buffers.clone()
 
     def state_dict(self, model: Model) -> dict[str, Tensor]:
-        """A plain state_dict of the model, contiguous CPU tensors, for `nn.Module.load_state_dict`."""
+        """A plain state_dict of the model, contiguous CPU tensors, for `nn.Module.load_state_dict`; of a module with
+        frozen parameters, such as one with adapters, without these (`strict=False`)."""
         self._load(model)
-        return {name: value.detach().cpu().clone().contiguous() for name, value in self.module.state_dict().items()}
+        named = self.module.state_dict().items()
+        return {name: value.detach().cpu().clone().contiguous() for name, value in named if name not in self._frozen}
 
     # -- a client's work
 
@@ -220,7 +246,7 @@ class Learner:
         if not task.extra.get("predict"):
             return update
         with self._timed("infer_s"):
-            predictions = self._outputs(self._unlabeled)
+            predictions = self._outputs(self._unlabeled, Form.asked(task.extra))
         return Update(
             update.task, update.weights, update.buffers, update.num_examples, update.metrics, predictions, update.extra
         )
@@ -246,7 +272,7 @@ class Learner:
                     inputs, labels = self._seen(self._inputs[order]), self._labels[order]
                 rows = slice(place * how.batch_size, (place + 1) * how.batch_size)
                 gradient.zero_()
-                loss = F.cross_entropy(self.module(inputs[rows]), labels[rows])
+                loss = F.cross_entropy(*_predicted(self.module(inputs[rows]), labels[rows]))
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
                 if how.weight_decay:
@@ -266,22 +292,57 @@ class Learner:
 
     # -- the server's work
 
-    def _outputs(self, inputs: Tensor) -> Tensor:
+    def _outputs(self, inputs: Tensor, form: Form = LOGITS) -> Tensor:
         self.module.eval()
         with torch.no_grad():
-            batches = [self.module(self._seen(part)) for part in torch.split(inputs, INFERENCE_BATCH)]
+            parts = torch.split(inputs, self._inference_batch)
+            batches = [form.of(self._asked(self.module(self._seen(part)), part)) for part in parts]
         return torch.cat(batches)
+
+    @property
+    def _inference_batch(self) -> int:
+        if not self.data.causal:
+            return INFERENCE_BATCH
+        return max(1, min(INFERENCE_BATCH, INFERENCE_LOGITS // (math.prod(self.shape) * self.classes)))
+
+    def _said(self, inputs: Tensor) -> Tensor | None:
+        """Where a language model's inputs [n, L] are no padding, [n, L]; None of other models."""
+        if not self.data.causal:
+            return None
+        return torch.ones_like(inputs, dtype=torch.bool) if self.data.pad is None else inputs != self.data.pad
+
+    def _asked(self, logits: Tensor, inputs: Tensor) -> Tensor:
+        """The predictions among a module's logits: [B, C] as they are, those of a language model [B, L, C] where its
+        inputs are no padding, [P, C]."""
+        said = self._said(inputs)
+        return logits if said is None else logits[said]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """One input's shape."""
         return tuple(self.data.inputs.shape[1:])
 
-    def predict(self, model: Model, inputs: Tensor | None = None) -> Tensor:
-        """Logits on `inputs` [n, *shape], [n, C]; by default on all of U, [|U|, C]."""
+    @property
+    def classes(self) -> int:
+        """C; of a language model, its vocabulary's size."""
+        return self.data.classes
+
+    @property
+    def predictions(self) -> int:
+        """P: how many predictions a model makes on U; of a language model, one a token that is no padding."""
+        said = self._said(self._unlabeled)
+        return len(self._unlabeled) if said is None else int(said.sum())
+
+    def publish(self, unlabeled: Tensor) -> None:
+        """Take another U, [|U|, *shape]."""
+        self.data = replace(self.data, unlabeled=unlabeled)
+        self._unlabeled = self._place(unlabeled)
+
+    def predict(self, model: Model, inputs: Tensor | None = None, form: Form = LOGITS) -> Tensor:
+        """Predictions on `inputs` [n, *shape], [P, C] logits or in another form; by default on all of U."""
         with self._timed("infer_s"):
             self._load(model)
-            return self._outputs(self._unlabeled if inputs is None else self._place(inputs))
+            return self._outputs(self._unlabeled if inputs is None else self._place(inputs), form)
 
     def distill(
         self, model: Model, loss: Loss, how: Distillation, key: Key, inputs: Tensor | None = None
@@ -296,6 +357,8 @@ class Learner:
             self.module.eval()
             examples = self._unlabeled if inputs is None else self._place(inputs)
             weights, gradient, size = self._weights, self._gradient, len(examples)
+            said = self._said(examples)
+            places = None if said is None else said.flatten().cumsum(0).view(said.shape) - 1
             adam = None
             if how.optimizer == "adam":
                 weights.grad = gradient
@@ -306,7 +369,11 @@ class Learner:
                     queue = torch.cat([queue, torch.from_numpy(orders.permutation(size))])
                 batch, queue = queue[: how.batch_size].to(self.device), queue[how.batch_size :]
                 gradient.zero_()
-                value = loss(self.module(self._seen(examples[batch])), batch)
+                logits = self.module(self._seen(examples[batch]))
+                if said is None or places is None:
+                    value = loss(logits, batch)
+                else:
+                    value = loss(logits[said[batch]], places[batch][said[batch]])
                 value.backward()  # type: ignore[no-untyped-call]
                 if how.clip:
                     _clip(gradient, how.clip)
@@ -335,16 +402,29 @@ class Learner:
             return synthesize(generator, networks, self.shape, mix.to(self.device), how, key)
 
     def evaluate(self, model: Model, inputs: Tensor, labels: Tensor) -> Evaluation:
-        """Judge a model on inputs [n, *shape] with labels [n]."""
+        """Judge a model on inputs [n, *shape] with labels [n], or [n, L] of a language model."""
         self._load(model)
-        logits = self._outputs(self._place(inputs)).cpu()
-        right = logits.argmax(-1) == labels
-        classes = self.data.classes
-        return Evaluation(
-            correct=torch.bincount(labels[right], minlength=classes).double(),
-            examples=torch.bincount(labels, minlength=classes).double(),
-            loss=float(F.cross_entropy(logits, labels)),
-        )
+        self.module.eval()
+        correct = torch.zeros(self.classes, dtype=torch.float64)
+        examples, by_example = torch.zeros_like(correct), []
+        size = self._inference_batch
+        with torch.no_grad():
+            for part, wanted in zip(torch.split(self._place(inputs), size), torch.split(labels, size), strict=True):
+                logits, flat = _predicted(self.module(self._seen(part)).cpu(), wanted)
+                asked = flat >= 0
+                right = (logits.argmax(-1) == flat) & asked
+                losses = F.cross_entropy(logits, flat, reduction="none")  # 0 where nothing is asked
+                correct += torch.bincount(flat[right], minlength=self.classes)
+                examples += torch.bincount(flat[asked], minlength=self.classes)
+                each = torch.stack([right.double(), asked.double(), losses.double()], -1)
+                by_example.append(each.view(len(wanted), -1, 3).sum(1))
+        rows = torch.cat(by_example)
+        return Evaluation(correct, examples, float(rows[:, 2].sum() / rows[:, 1].sum()), rows)
+
+
+def _predicted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [m, C] and labels [m]: of a classifier as they are; of a language model all tokens in a row."""
+    return (logits, labels) if labels.dim() == 1 else (logits.flatten(0, 1), labels.flatten())
 
 
 def _clip(gradient: Tensor, limit: float) -> None:

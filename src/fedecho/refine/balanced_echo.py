@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor
 
-from .echo import Echo
+from .. import sparse
+from .echo import Bank, Echo
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,11 @@ class BalancedEcho(Echo):
         every: as in `Echo`.
         max_rows: as in `Echo`.
         row_dtype: as in `Echo`.
+        top_k: as in `Echo`.
         prior: κ, how much of the correction; 1 is Menon et al.'s, 0 none.
         prior_floor: ε, what a class is expected at least: bounds the correction of a class that a client never saw.
+        target: what teachers are corrected to: "uniform", every class alike, or "mean", what all teachers of the bank
+            expect together. Classes of a benchmark are about equally frequent; words of a language are not.
     """
 
     name = "balanced_echo"
@@ -52,8 +58,34 @@ class BalancedEcho(Echo):
     alpha_max: float = 1.0
     prior: float = 1.0
     prior_floor: float = 1e-3
+    target: Literal["uniform", "mean"] = "uniform"
+
+    def prior_of(self, row: Tensor) -> Tensor | None:
+        if not self.top_k:
+            expected = row.float().softmax(-1).mean(0)
+            return torch.cat([expected, expected.new_zeros(1)]) if self.target == "mean" else None
+        top = sparse.unpack(row)
+        rest = top.rest.exp()
+        level = rest.mean()
+        above = (top.values.exp() - rest.unsqueeze(-1)) / len(row)
+        named = rest.new_zeros(int(top.indices.max()) + 1).index_add_(0, top.indices.flatten(), above.flatten())
+        return torch.cat([(named + level).clamp(min=0.0), level.unsqueeze(0)])
+
+    def correction(self, prior: Tensor, classes: int) -> Tensor:
+        return -self.prior * (_spread(prior, classes) + self.prior_floor).log()
+
+    def common(self, bank: Bank, classes: int) -> Tensor | None:
+        if self.target == "uniform":
+            return None
+        expected = torch.stack([_spread(prior, classes) for prior in bank.priors.values()]).mean(0)
+        return self.prior * (expected + self.prior_floor).log()
 
     def values(self, row: Tensor) -> Tensor:
         logits = row.double()
         expected = logits.softmax(-1).mean(0)
         return super().values(logits - self.prior * (expected + self.prior_floor).log())
+
+
+def _spread(prior: Tensor, classes: int) -> Tensor:
+    """A prior [n + 1] over all classes, [C]."""
+    return torch.cat([prior[:-1], prior[-1:].expand(classes - len(prior) + 1)])

@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor
 
+from .. import sparse
 from ..algorithms.base import Change, State
 from ..messages import Model
 from ..rng import Key
@@ -80,20 +82,71 @@ class Synthetic:
     loss: float
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """In what form predictions travel and are kept.
+
+    Attributes:
+        top_k: keep the k most probable classes, as `fedecho.sparse` packs them: [P, 3k + 2] int16. 0: all logits.
+        half: all logits, [P, C], as float16 instead of float32.
+    """
+
+    top_k: int = 0
+    half: bool = False
+
+    @classmethod
+    def asked(cls, extra: Mapping[str, Tensor | float]) -> Form:
+        """The form that a task asks for."""
+        return cls(int(extra.get("top_k", 0)), bool(extra.get("half", 0)))
+
+    def asking(self) -> dict[str, float]:
+        """What a task says that asks for this form."""
+        return {} if self == LOGITS else {"top_k": float(self.top_k), "half": float(self.half)}
+
+    def width(self, classes: int) -> int:
+        """Numbers a prediction."""
+        return sparse.width(min(self.top_k, classes)) if self.top_k else classes
+
+    def bytes(self, classes: int) -> int:
+        """Bytes a prediction."""
+        return self.width(classes) * (2 if self.top_k or self.half else 4)
+
+    def of(self, logits: Tensor) -> Tensor:
+        """Logits [P, C] in this form."""
+        if self.top_k:
+            return sparse.pack(logits, self.top_k)
+        if not self.half:
+            return logits
+        largest = torch.finfo(torch.float16).max  # an infinity could never be taken out of a running sum again
+        return logits.clamp(-largest, largest).half()
+
+
+LOGITS = Form()
+
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(student's logits on a batch [B, C], the batch's places in U, or among the given inputs, [B]) to a scalar."""
+"""(student's logits on a batch [B, C], the places of these predictions among those on U, or on the given inputs, [B])
+to a scalar."""
 
 
 class Compute(Protocol):
-    """What a stage may ask of the learner. Inputs that a stage gives or gets are [n, *shape] float32."""
+    """What a stage may ask of the learner. Inputs that a stage gives or gets are [n, *shape], as U's are.
+
+    A prediction is one of C classes. A classifier makes one an input, so that there are P = |U| of them on U; a
+    language model makes one a token that is not padding, of what comes next.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
         """One input's shape."""
         ...
 
-    def predict(self, model: Model, inputs: Tensor | None = None) -> Tensor:
-        """The model's logits on `inputs`, [n, C]; by default on all of U, [|U|, C]."""
+    @property
+    def classes(self) -> int:
+        """C."""
+        ...
+
+    def predict(self, model: Model, inputs: Tensor | None = None, form: Form = LOGITS) -> Tensor:
+        """The model's predictions on `inputs`, [P, C] logits, or in another form; by default on all of U."""
         ...
 
     def distill(
@@ -140,13 +193,19 @@ class Stage(abc.ABC):
     def init(self, clients: int) -> State:
         """The state before the first update; `clients` is N."""
 
-    def memory_bytes(self, clients: int, outputs: int) -> int:
-        """How much the state may come to hold with N clients and `outputs` = |U|·C numbers of predictions each, where
-        that grows with N."""
+    @property
+    def form(self) -> Form:
+        """The form in which it wants predictions. Where two stages differ, both get all logits."""
+        return LOGITS
+
+    def memory_bytes(self, clients: int, predictions: int, classes: int) -> int:
+        """How much the state may come to hold with N clients and P predictions of C classes each, where that grows
+        with N."""
         return 0
 
     def on_update(self, state: State, change: Change, predictions: Tensor) -> State:
-        """Hear of an update and its client's logits on U, [|U|, C]; also of one refused only for its lateness.
+        """Hear of an update and its client's predictions on U, [P, C] logits or in the form that all stages want; also
+        of one refused only for its lateness.
 
         Where no stage of the run needs predictions there are none, [0].
         """

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import sparse
 from ..algorithms.base import Change
 from ..messages import Model
 from ..rng import Key
-from .base import Compute, Distillation, Loss, Stage
+from .base import Compute, Distillation, Form, Loss, Stage
 
 
 def uncertainty(p: Tensor) -> Tensor:
@@ -25,20 +26,26 @@ def uncertainty(p: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """The echo bank: one row of logits on U per client, kept until that client reports again.
+    """The echo bank: one row of predictions on U per client, kept until that client reports again.
+
+    With P predictions on U (|U| for a classifier) of C classes:
 
     Attributes:
-        rows: client to its logits z_i [|U|, C]; least recently heard first.
+        rows: client to its logits z_i [P, C], or to the top k of them as `fedecho.sparse` packs them; least recently
+            heard first.
         versions: client to the server version its row's model started from.
-        total: Σ_i w_i·v_i [|U|, C] float64 (v_i logits or probabilities), kept incrementally: a new row costs
-            O(|U|·C) whatever the number of clients. float64 keeps it equal to the full sum over a long run.
-        mass: Σ_i w_i [|U|, 1] float64.
+        total: Σ_i w_i·v_i [P, C] float64 (v_i logits or probabilities), kept incrementally: a new row costs O(P·C)
+            whatever the number of clients. float64 keeps it equal to the full sum over a long run. None where rows are
+            packed: such a sum would be as large as what packing saves.
+        mass: Σ_i w_i [P, 1] float64; likewise.
+        priors: where a stage corrects teachers by what they expect and rows are packed: client to that, [n + 1].
     """
 
     rows: dict[int, Tensor] = field(default_factory=dict)
     versions: dict[int, int] = field(default_factory=dict)
     total: Tensor | None = None
     mass: Tensor | None = None
+    priors: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,8 @@ class Echo(Stage):
         every: run only when this many updates were accepted since the last run: for rules that step at every arrival.
         max_rows: bound on the bank; the client least recently heard leaves first. None keeps all.
         row_dtype: "float32" or "float16", how rows are kept.
+        top_k: keep and send only the k most probable classes of each prediction (float16 log-probabilities, and the
+            rest's mass, which is taken to lie evenly on the others): for large vocabularies. 0 keeps all logits.
     """
 
     name = "echo"
@@ -96,42 +105,66 @@ class Echo(Stage):
     every: int = 1
     max_rows: int | None = None
     row_dtype: Literal["float32", "float16"] = "float32"
+    top_k: int = 0
 
     # -- the bank
+
+    @property
+    def form(self) -> Form:
+        return Form(self.top_k, not self.top_k and self.row_dtype == "float16")
 
     def init(self, clients: int) -> Bank:
         return Bank()
 
-    def memory_bytes(self, clients: int, outputs: int) -> int:
+    def memory_bytes(self, clients: int, predictions: int, classes: int) -> int:
         rows = clients if self.max_rows is None else min(clients, self.max_rows)
-        return rows * outputs * (4 if self.row_dtype == "float32" else 2)
+        sums = 0 if self.top_k else 8 * classes * predictions
+        return rows * predictions * self.form.bytes(classes) + sums
 
     def on_update(self, state: Bank, change: Change, predictions: Tensor) -> Bank:
         return self.put(state, change.client, predictions, change.version - change.staleness)
 
     def put(self, bank: Bank, client: int, row: Tensor, version: int) -> Bank:
-        """The bank with `row` [|U|, C] in place of the client's earlier one."""
+        """The bank with `row`, [P, C] logits or in this stage's form, in place of the client's earlier one."""
         if client in bank.rows:
             bank = self.evict(bank, client)
         elif self.max_rows is not None and len(bank.rows) >= self.max_rows:
             bank = self.evict(bank, next(iter(bank.rows)))
-        dtype: torch.dtype = getattr(torch, self.row_dtype)
-        if dtype == torch.float16:  # an infinity could never be taken out of the running sum again
-            row = row.clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max)
-        row = row.to(dtype)
+        if row.is_floating_point() and (self.top_k or row.dtype != getattr(torch, self.row_dtype)):
+            row = self.form.of(row.float())  # else it came in that form
+        rows, versions = {**bank.rows, client: row}, {**bank.versions, client: version}
+        prior = self.prior_of(row)
+        priors = bank.priors if prior is None else {**bank.priors, client: prior}
+        if self.top_k:
+            return Bank(rows, versions, priors=priors)
         value, weight = self._contribution(row)
         total = value if bank.total is None or not bank.rows else bank.total + value
         mass = weight if bank.mass is None or not bank.rows else bank.mass + weight
-        return Bank({**bank.rows, client: row}, {**bank.versions, client: version}, total, mass)
+        return Bank(rows, versions, total, mass, priors)
 
     def evict(self, bank: Bank, client: int) -> Bank:
         """The bank without the client's row."""
-        assert bank.total is not None
-        assert bank.mass is not None
-        value, weight = self._contribution(bank.rows[client])
-        rows, versions = dict(bank.rows), dict(bank.versions)
-        del rows[client], versions[client]
-        return Bank(rows, versions, bank.total - value, bank.mass - weight)
+        rows, versions, priors = dict(bank.rows), dict(bank.versions), dict(bank.priors)
+        row = rows.pop(client)
+        del versions[client]
+        priors.pop(client, None)
+        if bank.total is None or bank.mass is None:
+            return Bank(rows, versions, priors=priors)
+        value, weight = self._contribution(row)
+        return Bank(rows, versions, bank.total - value, bank.mass - weight, priors)
+
+    def prior_of(self, row: Tensor) -> Tensor | None:
+        """What a teacher with this row expects on the whole, [n + 1]: of the first n classes, and of each other; None
+        where the stage does not correct teachers by it, or needs no memory of it."""
+        return None
+
+    def correction(self, prior: Tensor, classes: int) -> Tensor:
+        """What is added to the log-probabilities of a teacher with this prior and a packed row, [C] float32."""
+        raise NotImplementedError
+
+    def common(self, bank: Bank, classes: int) -> Tensor | None:
+        """What is added to the ensemble's log-probabilities, [C] float32."""
+        return None
 
     def values(self, row: Tensor) -> Tensor:
         """What a row [|U|, C] adds to the ensemble's mean, float64: its logits, or its probabilities."""
@@ -159,37 +192,90 @@ class Echo(Stage):
             mean = torch.as_tensor(total) / sum(weights)
         else:
             mean = bank.total / bank.mass
+        return self._probabilities(mean, self.common(bank, mean.shape[-1])).float()
+
+    def _probabilities(self, mean: Tensor, common: Tensor | None) -> Tensor:
+        """p [..., C] from the ensemble's mean."""
         if self.average == "probabilities":
-            p: Tensor = mean.clamp(min=0.0)  # a class that nobody expects any more can end up at −1e-17
-        else:
-            p = (mean / self.temperature).softmax(-1)
-        return p.float()
+            p = mean.clamp(min=0.0)  # a class that nobody expects any more can end up at -1e-17
+            return p if common is None else (p.log() + common).softmax(-1)
+        return ((mean if common is None else mean + common) / self.temperature).softmax(-1)
+
+    def teach(self, bank: Bank, version: int, places: Tensor, classes: int) -> Tensor:
+        """p where rows are packed: the ensemble's probabilities at these places [B] of the predictions on U, [B, C].
+
+        A teacher's missing mass lies evenly on the classes that it does not name, so this is the exact ensemble of the
+        packed rows; every class that any of them names counts.
+        """
+        total = torch.zeros(len(places), classes, device=places.device)
+        mass = torch.zeros(len(places), 1, device=places.device)
+        for client, row in bank.rows.items():
+            top = sparse.unpack(row[places])
+            correction = self.correction(bank.priors[client], classes) if client in bank.priors else None
+            weight = self._weight(top, version - bank.versions[client], classes)
+            if self.average == "probabilities":
+                z = top.rest.unsqueeze(-1).expand(-1, classes).scatter(-1, top.indices, top.values)
+                z = z if correction is None else z + correction
+                total += weight * (z / self.temperature).softmax(-1)
+            else:
+                rest = top.rest.unsqueeze(-1)
+                total += weight * (rest if correction is None else rest + correction)
+                total.scatter_add_(-1, top.indices, weight * (top.values - rest))
+            mass += weight
+        return self._probabilities(total / mass, self.common(bank, classes))
+
+    def _weight(self, top: sparse.Top, age: int, classes: int) -> Tensor:
+        """w of a packed row's predictions [B, 1], or of all of them, [1]."""
+        if self.teachers == "staleness":
+            return top.values.new_tensor([(1.0 + age) ** -self.staleness_power])
+        if self.teachers == "uniform":
+            return top.values.new_ones(1)
+        others = classes - top.values.shape[-1]
+        entropy = -(top.values.exp() * top.values).sum(-1) - others * top.rest.exp() * top.rest
+        return 1.0 - (entropy / math.log(classes)).clamp(max=1.0 - 1e-6).unsqueeze(-1)
 
     # -- the distillation
 
     def loss(self, p: Tensor) -> Loss:
-        """The loss against the teacher p [|U|, C]."""
+        """The loss against the teacher p [P, C]."""
         hard, h, negative_entropy = p.argmax(-1), uncertainty(p), -torch.special.entr(p).sum(-1)
-        alphas = self.alpha_min + (self.alpha_max - self.alpha_min) * h
 
         def loss(logits: Tensor, batch: Tensor) -> Tensor:
-            a = alphas[batch] if self.alpha == "sample" else alphas[batch].mean()
-            log_s = F.log_softmax(logits / self.temperature, -1)
-            kl = negative_entropy[batch] - (p[batch] * log_s).sum(-1)
-            ce = F.cross_entropy(logits, hard[batch], reduction="none")
-            mean: Tensor = (a * self.temperature**2 * kl + (1 - a) * ce).mean()
-            return mean
+            return self._divergence(logits, p[batch], hard[batch], h[batch], negative_entropy[batch])
 
         return loss
+
+    def _divergence(self, logits: Tensor, p: Tensor, hard: Tensor, h: Tensor, negative_entropy: Tensor) -> Tensor:
+        """The mean over a batch of α·KL(p ‖ s) + (1 − α)·CE(ŷ, s)."""
+        a = self.alpha_min + (self.alpha_max - self.alpha_min) * h
+        a = a if self.alpha == "sample" else a.mean()
+        log_s = F.log_softmax(logits / self.temperature, -1)
+        kl = negative_entropy - (p * log_s).sum(-1)
+        ce = F.cross_entropy(logits, hard, reduction="none")
+        mean: Tensor = (a * self.temperature**2 * kl + (1 - a) * ce).mean()
+        return mean
 
     def after_aggregate(
         self, state: Bank, model: Model, compute: Compute, key: Key
     ) -> tuple[Tensor, Bank, Mapping[str, float]]:
         if not state.rows:
             return model.weights, state, {}
-        p = self.ensemble(state, model.version)
         how = Distillation(self.steps, self.batch_size, self.lr, self.clip, self.optimizer)
-        weights, loss = compute.distill(model, self.loss(p), how, key)
-        h = float(uncertainty(p).mean())
+        if self.top_k:  # the teacher of a batch at a time: that of all of U would be as large as what packing saves
+            seen: list[Tensor] = []
+
+            def lazy(logits: Tensor, batch: Tensor) -> Tensor:
+                p = self.teach(state, model.version, batch, compute.classes)
+                entropy = torch.special.entr(p).sum(-1)
+                h = entropy / math.log(p.shape[-1])
+                seen.append(h)
+                return self._divergence(logits, p, p.argmax(-1), h, -entropy)
+
+            weights, loss = compute.distill(model, lazy, how, key)
+            h = float(torch.cat(seen).mean())
+        else:
+            p = self.ensemble(state, model.version)
+            weights, loss = compute.distill(model, self.loss(p), how, key)
+            h = float(uncertainty(p).mean())
         alpha = self.alpha_min + (self.alpha_max - self.alpha_min) * h
         return weights, state, {"rows": len(state.rows), "uncertainty": h, "alpha": alpha, "loss": loss}
