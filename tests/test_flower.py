@@ -470,21 +470,22 @@ def test_a_rule_that_needs_the_mod_says_so(tmp_path: Path, monkeypatch: pytest.M
         strategy.start(LocalGrid(3), first_arrays(), num_rounds=4)
 
 
-def test_clients_predict(tmp_path: Path) -> None:
-    """The same run whether the server or its clients predict, for both mean the same U."""
+@pytest.mark.parametrize(("top_k", "shape"), [(0, (60, 10)), (4, (60, 14))])
+def test_clients_predict(top_k: int, shape: tuple[int, int], tmp_path: Path) -> None:
+    """The same run whether the server or its clients predict, for both mean the same U; in whatever form."""
     results = []
     for who, mods in (("server", []), ("client", [flower.client_mod(Net, unlabeled)])):
         grid = LocalGrid(1, make_app(mods))
         strategy = flower.FedEcho(
             model=Net, unlabeled=unlabeled(), buffer_size=1, predictions=who, seed=0, min_available_nodes=1,
-            run_dir=tmp_path / who, keep="all",
+            run_dir=tmp_path / who, keep="all", **({"echo_top_k": top_k} if top_k else {}),
         )  # fmt: skip
         results.append(strategy.start(grid, first_arrays(), num_rounds=4))
         assert replay(tmp_path / who).matches
     for name, array in results[0].arrays.items():
         torch.testing.assert_close(torch.tensor(array.numpy()), torch.tensor(results[1].arrays[name].numpy()))
     kept = [load_file(file) for file in sorted((tmp_path / "client" / "updates").glob("*.safetensors"))]
-    assert all(update["predictions"].shape == (60, 10) for update in kept)
+    assert all(update["predictions"].shape == shape for update in kept)
     assert all("predictions" not in load_file(file) for file in (tmp_path / "server" / "updates").iterdir())
 
 

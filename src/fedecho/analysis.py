@@ -150,11 +150,15 @@ class Spread:
     @property
     def verdict(self) -> str:
         """What this mean of paired differences is worth: a gap under two standard errors is a tie."""
+        return self.judged()
+
+    def judged(self, lower: bool = False) -> str:
+        """The verdict; of a measure whose `lower` values are better, with that."""
         if self.n < 2:
             return "one seed"
         if abs(self.mean) < 2 * self.standard_error:
             return "tie"
-        return "ahead" if self.mean > 0 else "behind"
+        return "ahead" if (self.mean > 0) != lower else "behind"
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,11 @@ class Row:
         slow_difference: slow-client accuracy minus the reference's.
         target_s_difference: seconds to the target minus the reference's, where both reached it.
         failed: why runs have no result, one reason each ("diverged", …).
+        perplexity: of language models, on the whole test part; None of others. Lower is better.
+        slow_perplexity: on the slow clients' own test text.
+        fast_perplexity: on the fast clients'.
+        perplexity_difference: perplexity minus the reference's.
+        slow_perplexity_difference: on the slow clients' own test text, minus the reference's.
     """
 
     label: str
@@ -196,6 +205,11 @@ class Row:
     slow_difference: Spread | None
     target_s_difference: Spread | None
     failed: tuple[str, ...] = ()
+    perplexity: Spread | None = None
+    slow_perplexity: Spread | None = None
+    fast_perplexity: Spread | None = None
+    perplexity_difference: Spread | None = None
+    slow_perplexity_difference: Spread | None = None
 
     @property
     def verdict(self) -> str:
@@ -297,6 +311,15 @@ def _row(
         ),
         target_s_difference=_spread(mine[1] - other[1] for mine, other in both.values() if other is not None),
         failed=failed,
+        perplexity=_spread(r.final_perplexity for r in results.values()),
+        slow_perplexity=_spread(r.slow_client_perplexity for r in results.values()),
+        fast_perplexity=_spread(r.fast_client_perplexity for r in results.values()),
+        perplexity_difference=_spread(
+            _minus(results[seed].final_perplexity, r.final_perplexity) for seed, r in theirs.items()
+        ),
+        slow_perplexity_difference=_spread(
+            _minus(results[seed].slow_client_perplexity, r.slow_client_perplexity) for seed, r in theirs.items()
+        ),
     )
 
 

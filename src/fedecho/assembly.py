@@ -24,7 +24,7 @@ from .messages import Model
 from .records import environment
 from .registry import import_object
 from .rng import Key
-from .server import Server
+from .server import Server, form_of
 from .transports.executors import Auto, Executor, Inline, Processes, processes
 from .transports.executors.memory import Memory
 
@@ -71,6 +71,27 @@ class Setup:
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """What a run moves and keeps.
+
+    Attributes:
+        trained: weights that are trained, and travel.
+        frozen: those that are not, and stay where they are.
+        down_bytes: the model, from the server to a client.
+        up_bytes: from a client to the server: the model, and its predictions on U where a stage wants them.
+        predictions_bytes: of these, the predictions.
+        bank_bytes: the most that the stages come to hold of clients' predictions.
+    """
+
+    trained: int
+    frozen: int
+    down_bytes: int
+    up_bytes: int
+    predictions_bytes: int
+    bank_bytes: int
+
+
+@dataclass(frozen=True)
 class Simulation(Setup):
     """The parts of a simulated run."""
 
@@ -83,6 +104,17 @@ class Simulation(Setup):
     @property
     def elsewhere(self) -> Mapping[str, float]:
         return {**self.executor.seconds, "setup_s": self.set_up_s}
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the run moves and keeps."""
+        learner, stages, model = self.learner, self.config.refine, self.learner.initial()
+        number, classes = learner.predictions, learner.classes
+        down = 4 * (model.weights.numel() + model.buffers.numel())
+        said = number * form_of(stages).bytes(classes) if any(stage.needs_predictions for stage in stages) else 0
+        bank = sum(stage.memory_bytes(self.config.data.clients, number, classes) for stage in stages)
+        frozen = sum(p.numel() for p in learner.module.parameters() if not p.requires_grad)
+        return Sizes(model.weights.numel(), frozen, down, down + said, said, bank)
 
     def close(self) -> None:
         self.executor.close()
@@ -155,21 +187,26 @@ def _learner(config: Config, data: Federation) -> Learner:
 
 
 def _judge(config: Config, data: Federation, population: populations.Population, learner: Learner) -> Judge:
-    """Accuracy and loss on the part that judges, and accuracy under the label mixes of slow and of fast clients."""
-    inputs, labels = data.validation if config.experiment.evaluate == "validation" else data.test
+    """Accuracy and loss on the part that judges, and those of slow and of fast clients: on their own test examples
+    where these are known, else under their label mixes."""
+    validating = config.experiment.evaluate == "validation"
+    inputs, labels = data.validation if validating else data.test
+    whose = None if validating else data.test_clients
     members = {group: population.members(group) for group in ("slow", "fast")}
-    mixes = {group: data.label_mix(clients) for group, clients in members.items() if clients}
+    if whose is not None:
+        own = {group: torch.isin(whose, torch.tensor(clients)) for group, clients in members.items() if clients}
+    elif not data.causal:
+        mixes = {group: data.label_mix(clients) for group, clients in members.items() if clients}
 
     def judge(model: Model) -> dict[str, float | None]:
         found = learner.evaluate(model, inputs, labels)
-        under = {group: found.accuracy_under(mix) for group, mix in mixes.items()}
-        shares = {group: share for group, share in under.items() if not math.isnan(share)}  # else: classes unseen
-        return {
-            "accuracy": found.accuracy,
-            "loss": found.loss,
-            "slow_client_accuracy": shares.get("slow"),
-            "fast_client_accuracy": shares.get("fast"),
-        }
+        judged = {"accuracy": found.accuracy, "loss": found.loss}  # a NaN means that there was nothing to judge by
+        if whose is not None:
+            for group, rows in own.items():
+                judged[f"{group}_client_accuracy"], judged[f"{group}_client_loss"] = found.of(rows)
+        elif not data.causal:
+            judged |= {f"{group}_client_accuracy": found.accuracy_under(mix) for group, mix in mixes.items()}
+        return {name: None if math.isnan(value) else value for name, value in judged.items()}
 
     return judge
 

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from . import __version__, registry
 from . import tune as tuning
 from .analysis import Spread, Table, summarize
-from .assembly import Setup
+from .assembly import Setup, Simulation, Sizes
 from .compare import Failure, Job, do_all, gather, note, plan
 from .config import Config, read_toml
 from .data import fetch, partition, sources, unlabeled
@@ -56,6 +56,22 @@ def line(row: Mapping[str, Any]) -> str:
     )
 
 
+def sizes_line(sizes: Sizes) -> str:
+    """What a run will move and keep, in a line."""
+    frozen = f" ({sizes.frozen:,} more are frozen and stay)" if sizes.frozen else ""
+    said = f", {_mb(sizes.predictions_bytes)} of it predictions" if sizes.predictions_bytes else ""
+    bank = f"; bank up to {_mb(sizes.bank_bytes)}" if sizes.bank_bytes else ""
+    return (
+        f"{sizes.trained:,} weights travel{frozen}: an update takes {_mb(sizes.down_bytes)} down and "
+        f"{_mb(sizes.up_bytes)} up{said}{bank}"
+    )
+
+
+def _mb(size: float) -> str:
+    """1 MB is a million bytes."""
+    return f"{size / 1e6:.{2 if size < 1e7 else 0}f} MB"
+
+
 class Screen:
     """Shows a run: the table on standard output, a bar on standard error while that is a terminal.
 
@@ -90,6 +106,8 @@ class Screen:
             self._progress.stop()
 
     def started(self, setup: Setup) -> None:
+        if self._table and isinstance(setup, Simulation):
+            print(sizes_line(setup.sizes), flush=True)
         if self._progress is not None:
             self._task = self._progress.add_task(setup.config.method, total=1.0)
 
@@ -108,6 +126,9 @@ class Screen:
 def _summary(result: Result) -> str:
     r = result
     slow = "" if r.slow_client_accuracy is None else f", slow clients {r.slow_client_accuracy:.4f}"
+    if r.final_perplexity is not None:
+        theirs = "" if r.slow_client_perplexity is None else f" (slow clients {r.slow_client_perplexity:.2f})"
+        slow += f", perplexity {r.final_perplexity:.2f}{theirs}"
     where = "" if r.run_dir is None else f"; records in {r.run_dir}"
     return (
         f"{r.algorithm} on {r.dataset}, seed {r.seed}: accuracy {r.final_accuracy:.4f} (mean of the last five "
@@ -192,8 +213,10 @@ def _all(jobs: Sequence[Job], given: argparse.Namespace) -> list[Result | Failur
         if isinstance(result, Failure):
             print(f"{job.label:{wide}} seed {job.seed:<4} {result.reason}", flush=True)
         else:
-            kept = result.final_accuracy
-            print(f"{job.label:{wide}} seed {job.seed:<4} accuracy {kept:.4f}  {result.wall_s:6.1f} s", flush=True)
+            kept = f"accuracy {result.final_accuracy:.4f}"
+            if result.final_perplexity is not None:
+                kept = f"perplexity {result.final_perplexity:.3f}"
+            print(f"{job.label:{wide}} seed {job.seed:<4} {kept}  {result.wall_s:6.1f} s", flush=True)
 
     try:
         return do_all(jobs, given.jobs, finished)
@@ -216,6 +239,11 @@ def compare_table(table: Table) -> str:
         at = "never" if row.target_s is None else f"{row.target_s.mean:.0f}{some}"
         cells = [at, _at(row.target_updates, 0), _at(row.wall, 1), _at(row.server, 1), _at(row.memory, 0)]
         costs.append(f"{row.label:{wide}} {' '.join(f'{cell:16}' for cell in cells)}".rstrip())
+    if any(row.perplexity is not None for row in table.rows):
+        lines += ["", f"{'perplexity':{wide}} {'all':16} {'slow clients':16} fast clients"]
+        for row in table.rows:
+            texts = [_pm(value, 3) for value in (row.perplexity, row.slow_perplexity, row.fast_perplexity)]
+            lines.append(f"{row.label:{wide}} {' '.join(f'{cell:16}' for cell in texts)}".rstrip())
     lines += ["", *costs]
     if len(table.rows) > 1:
         lines += ["", f"{'minus ' + table.reference:{wide}} {'accuracy':31} {'slow clients':31} {goal}"]
@@ -225,6 +253,10 @@ def compare_table(table: Table) -> str:
                 time = row.target_s_difference
                 seconds = "–" if time is None else f"{time.mean:+.0f} ± {time.standard_error:.0f}"
                 lines.append(f"{row.label:{wide}} {accuracy:31} {slow:31} {seconds}".rstrip())
+                if row.perplexity_difference is not None:
+                    pair = (row.perplexity_difference, row.slow_perplexity_difference)
+                    perplexity, slow = (_gap(gap, 3, lower=True) for gap in pair)
+                    lines.append(f"{'  perplexity':{wide}} {perplexity:31} {slow:31}".rstrip())
     seeds = len(table.seeds)
     lines += [
         "",
@@ -235,18 +267,18 @@ def compare_table(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _pm(value: Spread | None) -> str:
-    return "–" if value is None else f"{value.mean:.4f} ± {value.std:.4f}"
+def _pm(value: Spread | None, digits: int = 4) -> str:
+    return "–" if value is None else f"{value.mean:.{digits}f} ± {value.std:.{digits}f}"
 
 
 def _at(value: Spread | None, digits: int) -> str:
     return "–" if value is None else f"{value.mean:.{digits}f}"
 
 
-def _gap(value: Spread | None, digits: int) -> str:
+def _gap(value: Spread | None, digits: int, lower: bool = False) -> str:
     if value is None:
         return "–"
-    return f"{value.mean:+.{digits}f} ± {value.standard_error:.{digits}f} {value.verdict}"
+    return f"{value.mean:+.{digits}f} ± {value.standard_error:.{digits}f} {value.judged(lower)}"
 
 
 def _tune(given: argparse.Namespace) -> int:

@@ -199,15 +199,12 @@ def warn_of_changes(folder: RunFolder, setup: Setup) -> None:
 
 
 def _simulated(setup: Simulation) -> Transport:
-    ledger, data = setup.server.ledger, setup.data
-    predicting = any(stage.needs_predictions for stage in setup.config.refine)
-    model = setup.server.model
-    down = 4 * (model.weights.numel() + model.buffers.numel())
+    ledger, sizes = setup.server.ledger, setup.sizes
     return SimulatedTransport(
         setup.population,
         setup.executor,
-        down_bytes=down,
-        up_bytes=down + (4 * len(data.unlabeled) * data.classes if predicting else 0),
+        down_bytes=sizes.down_bytes,
+        up_bytes=sizes.up_bytes,
         now_s=ledger.event_s,
         away=ledger.away,
         ends_at_s=math.inf if (limit := setup.config.experiment.virtual_time_s) is None else limit,

@@ -55,8 +55,8 @@ class Result:
         wall_s: real seconds, set-up not included.
         final_accuracy: mean of the last five evaluations; None where nobody judges (on a live federation).
         best_accuracy: the best evaluation, likewise.
-        slow_client_accuracy: mean of the last five evaluations on the slow clients' label distribution; None where
-            nobody is slow.
+        slow_client_accuracy: mean of the last five evaluations on the slow clients' own test examples, or under their
+            label distribution (see `records.METRICS`); None where nobody is slow.
         fast_client_accuracy: likewise for the fast clients.
         server_s: seconds of work by kind, in all processes: train_s, infer_s (predictions on U), distill_s, aggregate_s
             (the rest of what the server does with an event), evaluate_s.
@@ -67,6 +67,9 @@ class Result:
         run_dir: where the records are, or None.
         refused: updates refused.
         lost: tasks lost.
+        final_perplexity: of a language model, exp of the mean loss of the last five evaluations; None of others.
+        slow_client_perplexity: likewise on the slow clients' own test text.
+        fast_client_perplexity: likewise on the fast clients'.
     """
 
     algorithm: str
@@ -87,6 +90,9 @@ class Result:
     lost: int
     run_dir: str | None = None
     profile_s: dict[str, float] = dataclasses.field(default_factory=dict)
+    final_perplexity: float | None = None
+    slow_client_perplexity: float | None = None
+    fast_client_perplexity: float | None = None
 
     @classmethod
     def of(cls, folder: RunFolder) -> Result | None:
@@ -203,6 +209,8 @@ class Recorder:
             "loss": judged.get("loss"),
             "slow_client_accuracy": judged.get("slow_client_accuracy"),
             "fast_client_accuracy": judged.get("fast_client_accuracy"),
+            "slow_client_loss": judged.get("slow_client_loss"),
+            "fast_client_loss": judged.get("fast_client_loss"),
             "train_loss": loss / updates if updates else None,
             "refused": server.ledger.refused,
             "lost": self.lost,
@@ -298,6 +306,10 @@ class Recorder:
             values = [row[name] for row in last if row[name] is not None]
             return sum(values) / len(values) if values else None
 
+        def perplexity(name: str) -> float | None:
+            loss = mean(name) if self.setup.learner is not None and self.setup.learner.data.causal else None
+            return None if loss is None else math.exp(min(loss, 700.0))  # a larger one is no float
+
         accuracies = [row["accuracy"] for row in self.rows if row["accuracy"] is not None]
         return Result(
             algorithm=config.method,
@@ -318,6 +330,9 @@ class Recorder:
             refused=server.ledger.refused,
             lost=self.lost,
             run_dir=str(self.folder.path) if self.folder is not None else None,
+            final_perplexity=perplexity("loss"),
+            slow_client_perplexity=perplexity("slow_client_loss"),
+            fast_client_perplexity=perplexity("fast_client_loss"),
         )
 
 

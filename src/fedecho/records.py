@@ -53,10 +53,13 @@ METRICS: dict[str, str] = {
     "wall_s": "seconds of real time the run has taken, over all its sittings",
     "staleness_mean": "mean staleness of the updates accepted since the last row, in versions",
     "staleness_max": "largest staleness of the updates accepted since the last row, in versions",
-    "accuracy": "share of the judged examples that the model gets right",
+    "accuracy": "share of the judged examples (a language model's: tokens) that the model gets right",
     "loss": "mean cross-entropy on the judged examples, in nats",
-    "slow_client_accuracy": "accuracy expected on data with the label distribution of the slow clients' data",
-    "fast_client_accuracy": "accuracy expected on data with the label distribution of the fast clients' data",
+    "slow_client_accuracy": "accuracy on the slow clients' own test examples where the data set says whose they are; "
+    "else what is expected on data with the label distribution of the slow clients' data",
+    "fast_client_accuracy": "likewise of the fast clients",
+    "slow_client_loss": "loss on the slow clients' own test examples, where the data set says whose an example is",
+    "fast_client_loss": "loss on the fast clients' own test examples, likewise",
     "train_loss": "mean of the clients' mean training losses since the last row, in nats",
     "refused": "updates refused so far",
     "lost": "tasks lost so far",
@@ -177,6 +180,10 @@ class RunFolder:
             self._database.execute("pragma journal_mode = wal")
             self._database.execute("pragma synchronous = full")  # rows outlive a power cut, as their checkpoint does
             self._database.executescript(_SCHEMA + _VIEWS)
+            there = {row[1] for row in self._database.execute("pragma table_info(metrics)")}
+            for name in METRICS:  # a folder of an earlier version goes on without what it does not know
+                if name not in there:
+                    self._database.execute(f"alter table metrics add column {name} real")
         return self._database
 
     def close(self) -> None:
@@ -226,7 +233,8 @@ class RunFolder:
         with self.database() as db:
             db.executemany("insert into inbox values (?, ?, ?, ?, ?)", self._inbox)
             db.executemany("insert into events values (null, ?, ?, ?, ?, ?, ?, ?, ?)", self._events)
-            db.executemany(f"insert into metrics values ({', '.join('?' * (len(METRICS) + 1))})", self._metrics)
+            places = ", ".join("?" * (len(METRICS) + 1))
+            db.executemany(f"insert into metrics (seq, {', '.join(METRICS)}) values ({places})", self._metrics)
         self._inbox.clear()
         self._events.clear()
         self._metrics.clear()

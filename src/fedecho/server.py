@@ -40,7 +40,7 @@ from .messages import (
     Wake,
     WakeAt,
 )
-from .refine.base import LOGITS, Compute, Stage
+from .refine.base import LOGITS, Compute, Form, Stage
 from .rng import Key
 from .schedules import Schedule
 
@@ -168,6 +168,12 @@ class Ledger:
     started: bool = False
 
 
+def form_of(stages: Iterable[Stage]) -> Form:
+    """The form of predictions that suits all stages."""
+    forms = {stage.form for stage in stages if stage.needs_predictions}
+    return forms.pop() if len(forms) == 1 else LOGITS
+
+
 class Server:
     """An asynchronous federated server: one algorithm, any number of refine stages.
 
@@ -216,8 +222,7 @@ class Server:
         self._predicting = any(stage.needs_predictions for stage in self.stages)
         self._compute: Any = compute  # None where no stage asks it for anything
         self._outputs = outputs
-        forms = {stage.form for stage in self.stages if stage.needs_predictions}
-        self._form = forms.pop() if len(forms) == 1 else LOGITS
+        self._form = form_of(self.stages)
         self._key, self._select = key, key.fold("select")
         self._timed = type(algorithm).deadline_s is not Algorithm.deadline_s
         self._silence = model.weights.new_zeros(0)  # the predictions of a run that asks for none

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 
@@ -27,18 +28,23 @@ class Candidate:
 
     Attributes:
         settings: of the point.
-        score: final accuracy on the validation part over the seeds that have a result; None without any.
+        score: final accuracy, or of a language model perplexity, on the validation part over the seeds that have a
+            result; None without any.
         failed: reasons of the runs that ended without a result.
+        measure: "accuracy", or "perplexity", of which less is better.
     """
 
     settings: dict[str, Any]
     score: Spread | None
     failed: tuple[str, ...] = ()
+    measure: Literal["accuracy", "perplexity"] = "accuracy"
 
     @property
     def value(self) -> float:
         """What it is ranked by: a candidate that failed on any seed comes after all that did not."""
-        return -1.0 if self.failed or self.score is None else self.score.mean
+        if self.failed or self.score is None:
+            return -math.inf
+        return -self.score.mean if self.measure == "perplexity" else self.score.mean
 
 
 @dataclass(frozen=True)
@@ -109,10 +115,12 @@ def choose(grids: Mapping[str, Grid], seeds: Sequence[int], results: Sequence[Re
         candidates = []
         for settings in points(grid):
             runs = [next(left) for _ in seeds]
-            finals = [run.final_accuracy for run in runs if isinstance(run, Result)]
-            scores = [score for score in finals if score is not None]
+            done = [run for run in runs if isinstance(run, Result)]
+            texts = [run.final_perplexity for run in done if run.final_perplexity is not None]
+            scores = texts or [run.final_accuracy for run in done if run.final_accuracy is not None]
             failed = tuple(run.reason for run in runs if isinstance(run, Failure))
-            candidates.append(Candidate(settings, Spread.of(scores) if scores else None, failed))
+            measure: Literal["accuracy", "perplexity"] = "perplexity" if texts else "accuracy"
+            candidates.append(Candidate(settings, Spread.of(scores) if scores else None, failed, measure))
         best = max(candidates, key=lambda candidate: candidate.value)
         edges = [
             key for key, values in grid.items() if len(values) > 2 and best.settings[key] in (min(values), max(values))
@@ -149,7 +157,7 @@ def to_dict(choice: Choice) -> dict[str, Any]:
     candidates = [
         {
             "settings": candidate.settings,
-            "accuracy": None if candidate.score is None else candidate.score.mean,
+            candidate.measure: None if candidate.score is None else candidate.score.mean,
             "std": None if candidate.score is None else candidate.score.std,
             "failed": list(candidate.failed),
         }

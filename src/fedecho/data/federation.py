@@ -65,6 +65,7 @@ class Federation:
         classes: C.
         causal: language: labels are [n, L], the next token at each place, and −100 where none is to be predicted.
         pad: the token that fills short texts; None: there is none, or inputs are no tokens.
+        test_clients: [m] the client whose each test example is, −1: nobody's; None where the data set does not say.
     """
 
     inputs: Tensor
@@ -76,6 +77,7 @@ class Federation:
     classes: int
     causal: bool = False
     pad: int | None = None
+    test_clients: Tensor | None = None
 
     @classmethod
     def public(cls, unlabeled: Tensor, classes: int) -> Federation:

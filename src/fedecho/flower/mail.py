@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..learning.learner import Learner
 from ..messages import Model, Task, Update
+from ..refine.base import LOGITS, Form
 from ..transports.flower import Unreadable
 
 ASKED = "fedecho"
@@ -189,6 +190,8 @@ class Post:
                 content[EXTRA] = as_record(vectors)
         if self._digest is not None:
             asked["predict"] = self._digest
+            if (form := Form.asked(task.extra)) != LOGITS:
+                asked["form"] = json.dumps(form.asking())
         if asked:
             content[ASKED] = ConfigRecord(asked)
         return content
@@ -226,7 +229,7 @@ class Post:
         predictions = None
         if PREDICTIONS in content.array_records:
             (array,) = content.array_records[PREDICTIONS].values()
-            predictions = _vector(array, "predictions")
+            predictions = _values(array, "predictions")
         return Update(task, weights, buffers, int(examples), metrics, predictions, extra)
 
 
@@ -249,8 +252,12 @@ def as_record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
 
 
 def _vector(array: Array, name: str) -> Tensor:
+    return _values(array, name).float()
+
+
+def _values(array: Array, name: str) -> Tensor:
     try:
-        return tensor_of(array).float()
+        return tensor_of(array)
     except Exception as fault:
         raise Unreadable(f"{name!r} cannot be read: {fault}") from None
 

@@ -16,6 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from ..algorithms.base import ClientRule
 from ..learning.learner import INFERENCE_BATCH
 from ..messages import Extra
+from ..refine.base import Form
 from ..registry import algorithm_classes
 from .mail import ASKED, EXTRA, PREDICTIONS, as_record, digest, flat, tensor_of
 
@@ -71,7 +72,8 @@ def client_mod(
                 if digest(public()) != asked["predict"]:
                     raise _Unfit("`unlabeled` is not the server's: both must hold the same examples in the same order")
                 arrays = _arrays(reply)
-                reply.content[PREDICTIONS] = as_record({"logits": _logits(model, arrays, public())})
+                form = Form.asked(json.loads(str(asked.get("form", "{}"))))
+                reply.content[PREDICTIONS] = as_record({"predictions": _predictions(model, arrays, public(), form)})
         except _Unfit as fault:
             return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, f"fedecho: {fault}"), reply_to=message)
         return reply
@@ -149,14 +151,17 @@ def _directed(rule: ClientRule, start: Tensor, shapes: list[torch.Size], extra: 
         handle.remove()
 
 
-def _logits(model: Callable[[], nn.Module] | None, arrays: dict[str, Tensor], unlabeled: Tensor) -> Tensor:
+def _predictions(
+    model: Callable[[], nn.Module] | None, arrays: dict[str, Tensor], unlabeled: Tensor, form: Form
+) -> Tensor:
     if model is None:
         raise _Unfit("the server asks for predictions: give client_mod `model` and `unlabeled`")
     module = model().eval()
     state = module.state_dict()
     module.load_state_dict(arrays if set(arrays) == set(state) else dict(zip(state, arrays.values(), strict=True)))
     with torch.no_grad():
-        return torch.cat([module(part) for part in unlabeled.float().split(INFERENCE_BATCH)]).float()  # type: ignore[no-untyped-call]
+        parts = torch.split(unlabeled.float(), INFERENCE_BATCH)
+        return torch.cat([form.of(module(part).float()) for part in parts])
 
 
 def _arrays(message: Message) -> dict[str, Tensor]:
