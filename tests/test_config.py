@@ -381,6 +381,7 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     checkpoint_every_s = 5
     tensorboard = true
     keep = "all"
+    bank = "mapped"
     [variants.mine]
     method = "fadas"
     algorithm.lr = 0.1

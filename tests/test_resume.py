@@ -22,6 +22,11 @@ from fedecho.records import RunFolder
 LOSSY = {"name": "mild", "dropout": 0.1, "available_fraction": 0.8, "day_s": 60.0, "latency_s": 0.01}
 METHODS: dict[str, dict[str, Any]] = {
     "fedbuff+echo": {"refine": {"name": "echo", "steps": 2}, "population": LOSSY},
+    "fedbuff+balanced_echo": {
+        "refine": {"name": "balanced_echo", "steps": 2, "top_k": 3, "target": "mean", "max_rows": 9},
+        "population": LOSSY,
+        "records": {"bank": "mapped"},
+    },
     "ca2fl": {"algorithm": {"name": "ca2fl", "buffer_size": 3}, "population": LOSSY},
     "fedac": {"algorithm": {"name": "fedac"}, "population": LOSSY},
     "fadas_da": {"algorithm": {"name": "fadas_da", "lr": 0.003}, "population": LOSSY, "server": {"refill": "batch"}},
@@ -39,9 +44,9 @@ def configuration(method: str, updates: int = 300, checkpoint_every_s: float = 0
         "data": {"clients": 15, "unlabeled_size": 60},
         "model": {"hidden": [16]},
         "client": {"epochs": 1, "batch_size": 20},
-        "records": {"checkpoint_every_s": checkpoint_every_s},
         **METHODS[method],
     }
+    tables["records"] = {"checkpoint_every_s": checkpoint_every_s, **tables.get("records", {})}
     tables["server"] = {"concurrency": 10, "buffer_size": 4, **tables.get("server", {})}
     return Config.from_dict(tables)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import fedecho
 from fedecho import sparse
+from fedecho.assembly import prepare
+from fedecho.config import Config
+from fedecho.errors import RecordError
 from fedecho.refine.balanced_echo import BalancedEcho
 from fedecho.refine.base import LOGITS, Form
 from fedecho.refine.echo import Bank, Echo
 from fedecho.rng import Key
+from fedecho.shelf import shelve
 
 
 def drawn(*shape: int, scale: float = 3.0, seed: int = 0) -> Tensor:
@@ -184,3 +192,62 @@ def test_teachers_corrected_to_their_mean_keep_a_prior_that_all_share() -> None:
     level = BalancedEcho().ensemble(bank_of(BalancedEcho(), rows), 0)
     torch.testing.assert_close(kept[0], torch.tensor([0.6, 0.3, 0.1]), rtol=0, atol=1e-3)
     torch.testing.assert_close(level[0], torch.full((3,), 1 / 3), rtol=0, atol=3e-3)
+
+
+# ---------------------------------------------------------------------------------------------------------- a whole run
+
+
+def config(top_k: int = 0, **records: str) -> Config:
+    return Config.from_dict(
+        {
+            "experiment": {"updates": 24, "eval_every": 24},
+            "data": {"clients": 8, "unlabeled_size": 50},
+            "model": {"hidden": [16]},
+            "client": {"epochs": 1},
+            "server": {"concurrency": 4, "buffer_size": 3},
+            "refine": {"name": "echo", "steps": 3, "top_k": top_k},
+            "records": records,
+        }
+    )
+
+
+def test_a_run_with_packed_predictions() -> None:
+    """With all ten classes kept it ends where the run with all logits ends, but for what float16 rounds off."""
+    exact, packed, few = (fedecho.run(config(top_k)) for top_k in (0, 10, 2))
+    assert abs(packed.final_accuracy - exact.final_accuracy) < 0.03
+    assert len({exact.model_sha256, packed.model_sha256, few.model_sha256}) == 3
+    setup = prepare(config(2))
+    setup.close()
+    assert setup.sizes.predictions_bytes == 50 * 8 * 2
+    assert setup.sizes.bank_bytes == 8 * 50 * 8 * 2
+    assert setup.server.ledger.started is False
+
+
+def test_a_bank_in_mapped_files_gives_the_same_bits() -> None:
+    assert fedecho.run(config(bank="mapped")).model_sha256 == fedecho.run(config(bank="memory")).model_sha256
+
+
+def mapped() -> int:
+    """How many files without a name in the temporary folder are mapped."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return sum(f" {tempfile.gettempdir()}/" in line and line.endswith("(deleted)") for line in lines)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what is mapped can be read on Linux only")
+def test_what_is_shelved_lies_in_a_file_for_as_long_as_it_is_used() -> None:
+    there = mapped()
+    rows = [drawn(7, 5), sparse.pack(drawn(7, 50), 4), torch.zeros(0), drawn(4, 6).half().t()]
+    kept = [shelve(row) for row in rows]
+    assert mapped() == there + 3  # nothing is no file
+    for row, copy in zip(rows, kept, strict=True):
+        assert row.dtype == copy.dtype
+        assert torch.equal(row, copy)
+    del kept, copy
+    gc.collect()
+    assert mapped() == there
+
+
+def test_no_room_for_the_bank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(RecordError, match=r"set TMPDIR to a folder with more room, or records.bank to 'memory'"):
+        shelve(torch.zeros(3))

@@ -25,6 +25,7 @@ from .records import environment
 from .registry import import_object
 from .rng import Key
 from .server import Server, form_of
+from .shelf import shelve
 from .transports.executors import Auto, Executor, Inline, Processes, processes
 from .transports.executors.memory import Memory
 
@@ -160,6 +161,7 @@ def prepare(config: Config) -> Simulation:
         learner,
         (learner.predictions, learner.classes),
         [client for client in range(config.data.clients) if not population.present(client, 0.0)],
+        shelve if config.records.bank == "mapped" else None,
     )
     executor, judge = _executor(config, learner, server, shared), _judge(config, data, population, learner)
     set_up_s = time.perf_counter() - began
@@ -261,6 +263,7 @@ def prepare_live(
         learner,
         outputs,
         range(clients),
+        shelve if config.records.bank == "mapped" else None,
     )
     return Setup(config, server, judge, lambda model: export(learner, model), learner)
 
@@ -350,12 +353,12 @@ def _check_memory(config: Config, d: int, outputs: tuple[int, int]) -> None:
             "take fewer clients, a smaller model, or a rule that keeps less",
         )
     }
-    for stage in config.refine:
+    for stage in config.refine if config.records.bank == "memory" else ():
         number, classes = outputs
         about = f"refine.name {stage.name!r} keeps the predictions of every client, {number:,} of {classes:,} classes,"
         remedy = (
-            "set refine.max_rows, or take refine.row_dtype = 'float16', refine.top_k where there are many classes, or "
-            "a smaller data.unlabeled_size"
+            "set refine.max_rows, or take refine.row_dtype = 'float16', refine.top_k where there are many classes, "
+            "records.bank = 'mapped', or a smaller data.unlabeled_size"
         )
         needs[about] = (stage.memory_bytes(clients, number, classes), remedy)
     if sum(needed for needed, _ in needs.values()) > there:

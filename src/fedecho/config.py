@@ -124,11 +124,14 @@ class RecordsConfig:
             TensorBoard (extra `tensorboard`); without a run folder nothing is written.
         keep: what clients of a live federation sent: "checkpoint" keeps it until a checkpoint holds what came of it,
             which is what recovery needs; "all" keeps everything, so that the whole run can be replayed.
+        bank: where clients' predictions are kept: in "memory", or "mapped" from files in the temporary folder
+            (`$TMPDIR`), which the system may push out of memory. Checkpoints hold them either way.
     """
 
     checkpoint_every_s: float = 30.0
     tensorboard: bool = False
     keep: Literal["checkpoint", "all"] = "checkpoint"
+    bank: Literal["memory", "mapped"] = "memory"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -189,6 +189,7 @@ class Server:
         compute: does the stages' learning; required with stages.
         outputs: how many predictions a client makes on U, and of how many classes: (P, C); others are refused.
         away: clients that are not there at the start.
+        keep: puts a row of predictions where it is to be kept, and returns it from there.
 
     Raises:
         ConfigError: when no aggregation could ever happen.
@@ -206,6 +207,7 @@ class Server:
         compute: Compute | None = None,
         outputs: tuple[int, int] | None = None,
         away: Iterable[int] = (),
+        keep: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         config = config or ServerConfig()
         if compute is None and any(stage.needs_compute for stage in stages):
@@ -223,6 +225,7 @@ class Server:
         self._compute: Any = compute  # None where no stage asks it for anything
         self._outputs = outputs
         self._form = form_of(self.stages)
+        self._keep = keep
         self._key, self._select = key, key.fold("select")
         self._timed = type(algorithm).deadline_s is not Algorithm.deadline_s
         self._silence = model.weights.new_zeros(0)  # the predictions of a run that asks for none
@@ -289,6 +292,9 @@ class Server:
         """Go on from a `snapshot`. The algorithm and stages must be those that made it."""
         self.ledger = snapshot
         self.ledger = self.snapshot()  # containers of its own: the same snapshot can be restored again
+        if self._keep is not None:
+            pairs = zip(self.stages, self.ledger.stages, strict=True)
+            self.ledger.stages = tuple(stage.moved(state, self._keep) for stage, state in pairs)
         self._place = {client: place for place, client in enumerate(self.ledger.idle)}
         self._holds = Counter(task.version for task in self.ledger.in_flight.values())
 
@@ -375,6 +381,8 @@ class Server:
             issued_at_s=task.issued_at_s,
             extra=update.extra,
         )
+        if self._keep is not None and self._predicting:
+            predictions = self._keep(predictions)
         if self.stages:  # before its lateness is judged: lateness is what an echo is for
             pairs = zip(self.stages, ledger.stages, strict=True)
             ledger.stages = tuple(stage.on_update(state, change, predictions) for stage, state in pairs)

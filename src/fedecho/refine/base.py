@@ -211,6 +211,10 @@ class Stage(abc.ABC):
         """
         return state
 
+    def moved(self, state: State, keep: Callable[[Tensor], Tensor]) -> State:
+        """The state with the predictions in it kept elsewhere: `keep` puts a row there and returns it from there."""
+        return state
+
     def revise(
         self, state: State, change: Change, model: Model, compute: Compute, key: Key
     ) -> tuple[Tensor, State, Mapping[str, float]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -123,6 +123,9 @@ class Echo(Stage):
 
     def on_update(self, state: Bank, change: Change, predictions: Tensor) -> Bank:
         return self.put(state, change.client, predictions, change.version - change.staleness)
+
+    def moved(self, state: Bank, keep: Callable[[Tensor], Tensor]) -> Bank:
+        return replace(state, rows={client: keep(row) for client, row in state.rows.items()})
 
     def put(self, bank: Bank, client: int, row: Tensor, version: int) -> Bank:
         """The bank with `row`, [P, C] logits or in this stage's form, in place of the client's earlier one."""
