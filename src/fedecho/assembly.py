@@ -18,7 +18,7 @@ from . import population as populations
 from .config import Config
 from .data.federation import Federation, federation
 from .errors import ConfigError
-from .learning.learner import ClientConfig, Learner
+from .learning.learner import ClientConfig, Learner, perplexity
 from .learning.models import MODELS
 from .messages import Model
 from .records import environment
@@ -43,6 +43,7 @@ class Setup:
         judge: judges the server's model when it is time.
         export: the model as a plain state_dict, contiguous CPU tensors.
         learner: the server's own learning; None on a live federation whose server only aggregates.
+        go_on: of a language model, where asked for: a few prompts and how the model continues them.
     """
 
     config: Config
@@ -50,6 +51,7 @@ class Setup:
     judge: Judge
     export: Callable[[Model], dict[str, Tensor]]
     learner: Learner | None
+    go_on: Callable[[Model], list[tuple[str, str]]] | None
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -165,7 +167,7 @@ def prepare(config: Config) -> Simulation:
     )
     executor, judge = _executor(config, learner, server, shared), _judge(config, data, population, learner)
     set_up_s = time.perf_counter() - began
-    return Simulation(config, server, judge, learner.state_dict, learner, data, population, executor, set_up_s)
+    return Simulation(config, server, judge, learner.state_dict, learner, None, data, population, executor, set_up_s)
 
 
 def _learner(config: Config, data: Federation) -> Learner:
@@ -203,9 +205,13 @@ def _judge(config: Config, data: Federation, population: populations.Population,
     def judge(model: Model) -> dict[str, float | None]:
         found = learner.evaluate(model, inputs, labels)
         judged = {"accuracy": found.accuracy, "loss": found.loss}  # a NaN means that there was nothing to judge by
+        if data.causal:
+            judged["perplexity"] = perplexity(found.loss)
         if whose is not None:
             for group, rows in own.items():
-                judged[f"{group}_client_accuracy"], judged[f"{group}_client_loss"] = found.of(rows)
+                judged[f"{group}_client_accuracy"], loss = found.of(rows)
+                if data.causal:
+                    judged[f"{group}_client_perplexity"] = perplexity(loss)
         elif not data.causal:
             judged |= {f"{group}_client_accuracy": found.accuracy_under(mix) for group, mix in mixes.items()}
         return {name: None if math.isnan(value) else value for name, value in judged.items()}
@@ -265,7 +271,7 @@ def prepare_live(
         range(clients),
         shelve if config.records.bank == "mapped" else None,
     )
-    return Setup(config, server, judge, lambda model: export(learner, model), learner)
+    return Setup(config, server, judge, lambda model: export(learner, model), learner, None)
 
 
 def public_learner(build: Callable[[], nn.Module], unlabeled: Tensor, key: Key, device: str) -> Learner:

@@ -53,6 +53,8 @@ class ExperimentConfig:
         eval_every: updates between evaluations.
         evaluate: which part judges the model: "test", or "validation" (for tuning).
         device: torch device.
+        continuations: of a language model, how many beginnings of test texts it continues at every evaluation, for the
+            report; kept in the run folder.
     """
 
     name: str = "experiment"
@@ -63,6 +65,7 @@ class ExperimentConfig:
     eval_every: int = 50
     evaluate: Literal["test", "validation"] = "test"
     device: str = "cpu"
+    continuations: int = 0
 
     @property
     def stop(self) -> Stop:
@@ -534,7 +537,7 @@ _BELOW_1 = (lambda x: 0 <= x < 1, "at least 0 and below 1")
 
 _RANGES: dict[tuple[Callable[[float], bool], str], str] = {
     _AT_LEAST_0: "held_out validation min_examples slow_classes weight_decay clip aggregate_s predict_s refine_s final "
-    "max_staleness a b mu tau_c over_selection round_deadline_s staleness_power refine.steps prior top_k "
+    "max_staleness a b mu tau_c over_selection round_deadline_s staleness_power refine.steps prior top_k continuations "
     "lam sigma iota similarity_weight tau_algo distill_after generate_after adversarial",
     _AT_LEAST_1: "updates versions eval_every clients classes_per_client max_examples unlabeled_size epochs steps "
     "batch_size concurrency workers buffer_size cohort threads every evaluate_every max_rows staleness_bound warm_up "

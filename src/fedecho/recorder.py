@@ -67,7 +67,7 @@ class Result:
         run_dir: where the records are, or None.
         refused: updates refused.
         lost: tasks lost.
-        final_perplexity: of a language model, exp of the mean loss of the last five evaluations; None of others.
+        final_perplexity: of a language model, mean of the last five evaluations; None of others.
         slow_client_perplexity: likewise on the slow clients' own test text.
         fast_client_perplexity: likewise on the fast clients'.
     """
@@ -209,8 +209,9 @@ class Recorder:
             "loss": judged.get("loss"),
             "slow_client_accuracy": judged.get("slow_client_accuracy"),
             "fast_client_accuracy": judged.get("fast_client_accuracy"),
-            "slow_client_loss": judged.get("slow_client_loss"),
-            "fast_client_loss": judged.get("fast_client_loss"),
+            "perplexity": judged.get("perplexity"),
+            "slow_client_perplexity": judged.get("slow_client_perplexity"),
+            "fast_client_perplexity": judged.get("fast_client_perplexity"),
             "train_loss": loss / updates if updates else None,
             "refused": server.ledger.refused,
             "lost": self.lost,
@@ -218,9 +219,12 @@ class Recorder:
         assert list(row) == list(METRICS)
         self._window = (0, 0, 0, 0.0)
         self.rows.append(row)
-        self.evaluate_s += time.perf_counter() - began
         if self.folder is not None:
             self.folder.add_metrics(self.seq, row)
+            if self.setup.go_on is not None:
+                for prompt, text in self.setup.go_on(server.output):
+                    self.folder.add_continuation(self.seq, row, prompt, text)
+        self.evaluate_s += time.perf_counter() - began
         if (board := self.board) is not None:
             board.evaluated(row)
         if self.observer is not None:
@@ -306,10 +310,6 @@ class Recorder:
             values = [row[name] for row in last if row[name] is not None]
             return sum(values) / len(values) if values else None
 
-        def perplexity(name: str) -> float | None:
-            loss = mean(name) if self.setup.learner is not None and self.setup.learner.data.causal else None
-            return None if loss is None else math.exp(min(loss, 700.0))  # a larger one is no float
-
         accuracies = [row["accuracy"] for row in self.rows if row["accuracy"] is not None]
         return Result(
             algorithm=config.method,
@@ -330,9 +330,9 @@ class Recorder:
             refused=server.ledger.refused,
             lost=self.lost,
             run_dir=str(self.folder.path) if self.folder is not None else None,
-            final_perplexity=perplexity("loss"),
-            slow_client_perplexity=perplexity("slow_client_loss"),
-            fast_client_perplexity=perplexity("fast_client_loss"),
+            final_perplexity=mean("perplexity"),
+            slow_client_perplexity=mean("slow_client_perplexity"),
+            fast_client_perplexity=mean("fast_client_perplexity"),
         )
 
 

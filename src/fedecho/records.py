@@ -15,6 +15,7 @@
     inbox    what the server heard, in order: enough to replay the run
     events   what it did: dispatch, accept, refuse, lost, cancel, join, leave, aggregate, refine; evaluate on live runs
     metrics  one row per evaluation, columns in METRICS
+    continuations   of a language model, where asked for: what it makes of a few prompts at an evaluation
     jobs, accepted, refined    views of `events` with plain columns, for pandas and the like
 
 A killed run loses nothing it needs. It goes back to its last checkpoint; a simulated one forgets the rows written after
@@ -58,8 +59,9 @@ METRICS: dict[str, str] = {
     "slow_client_accuracy": "accuracy on the slow clients' own test examples where the data set says whose they are; "
     "else what is expected on data with the label distribution of the slow clients' data",
     "fast_client_accuracy": "likewise of the fast clients",
-    "slow_client_loss": "loss on the slow clients' own test examples, where the data set says whose an example is",
-    "fast_client_loss": "loss on the fast clients' own test examples, likewise",
+    "perplexity": "of a language model: exp(loss)",
+    "slow_client_perplexity": "likewise on the slow clients' own test text",
+    "fast_client_perplexity": "likewise on the fast clients' own test text",
     "train_loss": "mean of the clients' mean training losses since the last row, in nats",
     "refused": "updates refused so far",
     "lost": "tasks lost so far",
@@ -74,6 +76,8 @@ create table if not exists inbox (seq integer primary key, at_s real, kind text,
 create table if not exists events (
     id integer primary key, seq integer, at_s real, kind text, client integer, task integer, version integer,
     staleness integer, detail text);
+create table if not exists continuations (
+    seq integer, updates integer, virtual_time_s real, prompt text, text text);
 create table if not exists metrics (
     seq integer, {", ".join(f"{name} {'integer' if name in _INTEGERS else 'real'}" for name in METRICS)});
 """
@@ -107,6 +111,7 @@ class RunFolder:
         self._inbox: list[tuple[Any, ...]] = []
         self._events: list[tuple[Any, ...]] = []
         self._metrics: list[tuple[Any, ...]] = []
+        self._continuations: list[tuple[Any, ...]] = []
         self._database: sqlite3.Connection | None = None
         self._lock: TextIO | None = None
 
@@ -226,6 +231,10 @@ class RunFolder:
         """One evaluation; `row` has the keys of METRICS."""
         self._metrics.append((seq, *(row[name] for name in METRICS)))
 
+    def add_continuation(self, seq: int, row: Mapping[str, float], prompt: str, text: str) -> None:
+        """What the model made of a prompt when it was judged; `row` is that evaluation's."""
+        self._continuations.append((seq, row["updates"], row["virtual_time_s"], prompt, text))
+
     def flush(self) -> None:
         """Put the rows added so far into the database."""
         if not (self._inbox or self._events or self._metrics):
@@ -234,15 +243,18 @@ class RunFolder:
             db.executemany("insert into inbox values (?, ?, ?, ?, ?)", self._inbox)
             db.executemany("insert into events values (null, ?, ?, ?, ?, ?, ?, ?, ?)", self._events)
             places = ", ".join("?" * (len(METRICS) + 1))
+            db.executemany("insert into continuations values (?, ?, ?, ?, ?)", self._continuations)
             db.executemany(f"insert into metrics (seq, {', '.join(METRICS)}) values ({places})", self._metrics)
         self._inbox.clear()
         self._events.clear()
         self._metrics.clear()
+        self._continuations.clear()
 
     def forget_after(self, seq: int, inbox: bool = True) -> None:
         """Drop the rows written after event number `seq`; what was heard too, unless it is kept to be heard again."""
         with self.database() as db:
             db.execute("delete from metrics where seq > ?", (seq,))
+            db.execute("delete from continuations where seq > ?", (seq,))
             if inbox:
                 db.execute("delete from inbox where seq > ?", (seq,))
                 db.execute("delete from events where seq > ?", (seq,))
@@ -327,6 +339,12 @@ class RunFolder:
         """Every evaluation, in order."""
         rows = self.database().execute(f"select {', '.join(METRICS)} from metrics order by seq")
         return [dict(zip(METRICS, row, strict=True)) for row in rows]
+
+    def continuations(self) -> list[dict[str, Any]]:
+        """Updates, virtual_time_s, prompt and text of every continuation, in order."""
+        names = ("updates", "virtual_time_s", "prompt", "text")
+        rows = self.database().execute(f"select {', '.join(names)} from continuations order by rowid")
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def events(self) -> Iterator[dict[str, Any]]:
         """What the server did, in order; `detail` is a dict."""

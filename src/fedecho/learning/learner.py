@@ -422,6 +422,11 @@ class Learner:
         return Evaluation(correct, examples, float(rows[:, 2].sum() / rows[:, 1].sum()), rows)
 
 
+def perplexity(loss: float) -> float:
+    """exp of a mean cross-entropy in nats; a loss too large for that counts as 700."""
+    return math.exp(min(loss, 700.0))
+
+
 def _predicted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Logits [m, C] and labels [m]: of a classifier as they are; of a language model all tokens in a row."""
     return (logits, labels) if labels.dim() == 1 else (logits.flatten(0, 1), labels.flatten())
