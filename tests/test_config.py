@@ -60,7 +60,7 @@ def test_every_fault_at_once() -> None:
         "[polulation] is not a table of a configuration (did you mean 'population'?); there are experiment, data, "
         "model, client, server, algorithm, refine, population, transport, executor, records, variants",
         "experiment.sed is not a setting (did you mean 'seed'?); there are name, seed, updates, versions, "
-        "virtual_time_s, eval_every, evaluate, device",
+        "virtual_time_s, eval_every, evaluate, device, continuations",
         "experiment.evaluate is 'train'; it must be one of 'test', 'validation'",
         "experiment.updates is 0; it must be at least 1",
         "data.alpha is 'small'; it must be a number",
@@ -292,6 +292,7 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     eval_every = 3
     evaluate = "validation"
     device = "cuda:1"
+    continuations = 2
     [data]
     dataset = "mnist"
     clients = 9
