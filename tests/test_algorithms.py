@@ -568,10 +568,11 @@ def test_a_bank_that_cannot_fit_is_refused_with_what_can_be_done(
     tables = {"data": {"unlabeled_size": 40, "clients": 50}, "model": {"name": "mlp", "hidden": [8]}}
     config = Config.from_dict({"experiment": {"updates": 1}, "refine": {"name": "echo", **stage}, **tables})
     d = 64 * 8 + 8 + 8 * 10 + 10
-    sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 4 * 4 * d + bank}
+    sums = 8 * 400  # the rows' running sum, float64
+    sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 4 * 4 * d + bank + sums}
     monkeypatch.setattr("fedecho.assembly.os.sysconf", sizes.get)
     prepare(config)
     sizes["SC_PHYS_PAGES"] -= 1
-    said = r"'echo' keeps the predictions of every client, 400 numbers each, for 50 clients, .*: set refine.max_rows"
+    said = r"'echo' keeps the predictions of every client, 40 of 10 classes, for 50 clients, .*: set refine.max_rows"
     with pytest.raises(ConfigError, match=said):
         prepare(config)

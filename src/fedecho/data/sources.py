@@ -23,7 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedecho.data.fetch import fetch
+from fedecho.data import text, tokens
+from fedecho.data.features import embed
+from fedecho.data.fetch import ARCHIVES, fetch
+from fedecho.data.kept import Kept
 from fedecho.errors import ConfigError, DataError, MissingExtra
 from fedecho.rng import Key
 
@@ -32,17 +35,26 @@ from fedecho.rng import Key
 class Source:
     """A labelled data set in memory.
 
+    Images and other numbers are float32, texts token ids, int64. A language model's labels are the next tokens.
+
     Built-in and `hf:` sources are normalised: each channel, minus the train part's mean, over the train part's standard
     deviation, so `inputs` has mean 0 and standard deviation 1 per channel. What a `module:function` returns is
     normalised by that function, or not at all.
 
     Attributes:
         name: what `load` was asked for.
-        inputs: the train part, [n, *shape] float32.
-        labels: [n] int64, in 0 … classes - 1.
-        test_inputs: the test part, [m, *shape] float32.
-        test_labels: [m] int64.
-        classes: the number of classes.
+        inputs: the train part, [n, *shape] float32, or [n, L] int64 token ids.
+        labels: [n] int64, in 0 … classes - 1; for a language model [n, L] the next token at each place, −100 for none.
+        test_inputs: the test part, [m, *shape].
+        test_labels: [m] or [m, L] int64.
+        classes: the number of classes; for a language model, of tokens.
+        owners: [n] int64, whose each train example is, in 0 … K − 1; None where nobody is known.
+        test_owners: [m], likewise.
+        domains: [K] the group that each owner belongs to (a play, say).
+        owner_names: K names.
+        domain_names: the groups' names.
+        tokenizer: what made the tokens; None where inputs are none.
+        pad: the token that fills short texts.
     """
 
     name: str
@@ -51,14 +63,32 @@ class Source:
     test_inputs: Tensor
     test_labels: Tensor
     classes: int
+    owners: Tensor | None = None
+    test_owners: Tensor | None = None
+    domains: Tensor | None = None
+    owner_names: tuple[str, ...] = ()
+    domain_names: tuple[str, ...] = ()
+    tokenizer: str | None = None
+    pad: int | None = None
+
+    @property
+    def causal(self) -> bool:
+        """Is it for a language model?"""
+        return self.labels.dim() == 2
 
 
 def names() -> tuple[str, ...]:
     """The built-in data sets, sorted."""
-    return ("cifar10", "digits", "fashion_mnist", "mnist")
+    return ("cifar10", "digits", "fashion_mnist", "mnist", "newsgroups", "shakespeare")
 
 
-def load(name: str, cache: Path | None = None) -> Source:
+def load(
+    name: str,
+    cache: Path | None = None,
+    tokenizer: str | None = None,
+    length: int = 64,
+    features: str | None = None,
+) -> Source:
     """Load a data set, fetching it first if need be.
 
     Args:
@@ -66,18 +96,34 @@ def load(name: str, cache: Path | None = None) -> Source:
             - "digits": 1437 + 360 images [1, 8, 8], 10 classes (a fixed split, stratified by class);
             - "fashion_mnist", "mnist": 60000 + 10000 images [1, 28, 28], 10 classes;
             - "cifar10": 50000 + 10000 images [3, 32, 32], 10 classes;
+            - "newsgroups": 11293 + 7528 texts, 20 classes;
+            - "shakespeare": running text of 431 roles of 36 plays, the last fifth of each for judging;
             - "module:function": a function without arguments; the current folder's modules are found too. It returns
               (train_x, train_y, test_x, test_y), arrays or tensors, or two map-style Datasets (train, test) of
               (input, label) pairs. Floats are taken as they are; uint8 are scaled to [0, 1], images of PIL among them;
             - "hf:NAME" or "hf:./folder": an image data set that `datasets.load_dataset` knows or can read, with the
               splits "train" and "test" (or "validation"). Needs the extra `hf`.
         cache: the cache folder; None is `fetch.cache_dir()`.
+        tokenizer: of texts, one of `tokens.names()` or hf:NAME.
+        length: tokens an example, of texts.
+        features: of texts with classes: the frozen encoder whose features [n, 384] the examples shall be.
 
     Raises:
         ConfigError: an unknown name.
         DataError: the data cannot be had, are damaged, or are not what they should be.
         MissingExtra: an optional dependency is needed.
     """
+    if name in TEXTS:
+        if features is not None:
+            tokenizer = features
+        if tokenizer is None:
+            raise ConfigError(
+                f"`dataset` ({name!r}) is text, and nothing says how to cut it into tokens: set data.tokenizer to one "
+                f"of {', '.join(tokens.names())}, or take a model that brings its own"
+            )
+        return _text(name, tokenizer, length, features, Kept(cache))
+    if features is not None:
+        raise ConfigError(f"`features` ({features!r}) are made of text, and {name!r} is none; leave it out")
     if name == "digits":
         return _digits()
     if name in ("fashion_mnist", "mnist"):
@@ -91,6 +137,66 @@ def load(name: str, cache: Path | None = None) -> Source:
         return _users_own(name, module, function)
     raise ConfigError(
         f"`dataset` ({name!r}) is unknown; choose from {', '.join(names())}, or give `module:function` or `hf:NAME`"
+    )
+
+
+TEXTS = ("newsgroups", "shakespeare")
+"""The built-in data sets of text."""
+
+
+def _text(name: str, tokenizer: str, length: int, features: str | None, kept: Kept) -> Source:
+    """A data set of text. Its tokens are made once."""
+    folder = fetch(name, kept.root)
+    by = tokens.tokenizer(tokenizer, kept.root)
+    about = f"{name} {ARCHIVES[name].sha256} {tokenizer} {by.size} {length}"
+    found = kept.read("tokens", about)
+    if name == "newsgroups":
+        if found is None:
+            texts = text.newsgroups(folder)
+            found = {
+                "inputs": tokens.rows(texts.texts, by, length),
+                "labels": torch.tensor(texts.labels),
+                "test_inputs": tokens.rows(texts.test_texts, by, length),
+                "test_labels": torch.tensor(texts.test_labels),
+            }
+            kept.write("tokens", about, found)
+        if features is not None:
+            pair = [embed(features, found[part], by.pad, kept) for part in ("inputs", "test_inputs")]
+            found |= {"inputs": pair[0], "test_inputs": pair[1]}
+        inputs, labels, test_inputs, test_labels = (
+            found[part] for part in ("inputs", "labels", "test_inputs", "test_labels")
+        )
+        words = None if features is not None else tokenizer
+        pad = None if features is not None else by.pad
+        return Source(name, inputs, labels, test_inputs, test_labels, 20, tokenizer=words, pad=pad)
+    if features is not None:
+        raise ConfigError(f"`features` ({features!r}) need texts with classes, and {name!r} has none; leave it out")
+    spoken = text.shakespeare(folder)
+    who = list(spoken.texts)
+    if found is None:
+        parts = {}
+        for part, said in (("", spoken.texts), ("test_", spoken.test_texts)):
+            cut = [tokens.windows(said[owner], by, length) for owner in who]
+            parts[f"{part}inputs"] = torch.cat([inputs for inputs, _ in cut])
+            parts[f"{part}labels"] = torch.cat([labels for _, labels in cut])
+            counts = torch.tensor([len(inputs) for inputs, _ in cut])
+            parts[f"{part}owners"] = torch.arange(len(who)).repeat_interleave(counts)
+        kept.write("tokens", about, found := parts)
+    plays = list(dict.fromkeys(play for play, _ in who))
+    return Source(
+        name,
+        found["inputs"],
+        found["labels"],
+        found["test_inputs"],
+        found["test_labels"],
+        by.size,
+        owners=found["owners"],
+        test_owners=found["test_owners"],
+        domains=torch.tensor([plays.index(play) for play, _ in who]),
+        owner_names=tuple(f"{role}, {play}" for play, role in who),
+        domain_names=tuple(plays),
+        tokenizer=tokenizer,
+        pad=by.pad,
     )
 
 
