@@ -59,6 +59,7 @@ class Facts:
         refined: by "stage.quantity": [k, 2] updates so far, value; at most `POINTS` of them.
         refused: refused updates by reason.
         lost: lost tasks by reason.
+        texts: of a language model whose continuations were kept: virtual time, beginning, what the model wrote.
     """
 
     clients: int
@@ -69,6 +70,7 @@ class Facts:
     refined: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
+    texts: list[tuple[float, str, str]] = field(default_factory=list)
 
 
 POINTS = 120
@@ -109,6 +111,9 @@ def read(path: Path, config: Config) -> Facts:
             "select kind, case when json_valid(detail) then json_extract(detail, '$.reason') end, count(*) "
             "from events where kind in ('refuse', 'lost') group by 1, 2 order by 3 desc"
         ).fetchall()
+        there = db.execute("select 1 from sqlite_master where name = 'continuations'").fetchone()  # not in old folders
+        wrote = "select virtual_time_s, prompt, text from continuations order by rowid"
+        texts = db.execute(wrote).fetchall() if there else []
     simulated = config.transport.name == "simulated"
     clients = config.data.clients if simulated else 1 + (-1 if last_client is None else int(last_client))
     classes = drawn_groups(config) if simulated else ranked_groups(path, clients)
@@ -124,6 +129,7 @@ def read(path: Path, config: Config) -> Facts:
         _refined(refined),
         {str(reason): n for kind, reason, n in ended if kind == "refuse"},
         {str(reason): n for kind, reason, n in ended if kind == "lost"},
+        [(float(at_s), str(prompt), str(text)) for at_s, prompt, text in texts],
     )
 
 

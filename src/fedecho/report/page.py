@@ -42,6 +42,7 @@ def page(study: Study, title: str | None = None) -> str:
         sections.results(study, looks, parts),
         sections.learning(study, looks, parts),
         sections.details(study, looks, parts),
+        sections.continuations(study, looks, parts),
         sections.stragglers(study, looks, parts),
         sections.timeline(study, looks, parts),
         sections.stages(study, looks, parts),

@@ -17,13 +17,16 @@ from .study import Method, Study
 from .tables import Cell, Table, digits, plus_minus
 
 MEASURES = {
+    "perplexity": "Perplexity",
+    "slow_client_perplexity": "Perplexity, slow clients",
+    "fast_client_perplexity": "Perplexity, fast clients",
     "accuracy": "Accuracy",
     "slow_client_accuracy": "Accuracy, slow clients",
     "fast_client_accuracy": "Accuracy, fast clients",
     "loss": "Loss",
     "train_loss": "Clients' training loss",
 }
-"""What the first two figures can show."""
+"""What the first two figures can show; of a language model its perplexity first."""
 
 REFINED = {
     "uncertainty": ("Uncertainty of the ensemble", "uncertainty h",
@@ -125,6 +128,9 @@ def _comparison(study: Study, places: dict[str, int]) -> Table:
         Column("slow clients, %", lambda row: row.slow, 100.0, "high"),
         Column("fast clients, %", lambda row: row.fast, 100.0, "high"),
         Column("mean over time, %", lambda row: row.area, 100.0, "high"),
+        Column("perplexity", lambda row: row.perplexity, 1.0, "low"),
+        Column("slow clients' perplexity", lambda row: row.slow_perplexity, 1.0, "low"),
+        Column("fast clients' perplexity", lambda row: row.fast_perplexity, 1.0, "low"),
     ]
     made = _numbers("t-comparison", "Comparison" if len(rows) > 1 else "Accuracy", rows, columns, places)
     if len(rows) < 2:
@@ -138,7 +144,24 @@ def _comparison(study: Study, places: dict[str, int]) -> Table:
             [*line[:2], Cell("–" if row.difference is None else _gap(row.difference)), Cell(name, stress), *line[2:]]
         )
     header = [*made.header[:2], f"points to {reference}", "verdict", *made.header[2:]]
-    return replace(made, header=header, rows=cells, text_columns=frozenset({3}))
+    text = {3}
+    if any(row.perplexity_difference is not None for row in rows):
+        for line, row in zip(cells, rows, strict=True):
+            line += _perplexity_gap(row, reference)
+        text.add(len(header) + 1)
+        header += [f"perplexity to {reference}", "verdict, perplexity"]
+    return replace(made, header=header, rows=cells, text_columns=frozenset(text))
+
+
+def _perplexity_gap(row: Row, reference: str) -> list[Cell]:
+    """The difference in perplexity to the reference's, and what it is worth."""
+    gap = row.perplexity_difference
+    if gap is None:
+        return [Cell("–"), Cell("reference" if row.label == reference else "–", "soft")]
+    error = f" ± {gap.standard_error:.2f}" if gap.n > 1 else ""
+    verdict = gap.judged(lower=True)
+    stress = {"ahead": "good", "behind": "bad"}.get(verdict, "soft")
+    return [Cell(f"{gap.mean:+.2f}{error}".replace("-", "−")), Cell(verdict, stress)]
 
 
 def _comparison_note(study: Study) -> str:
@@ -147,8 +170,11 @@ def _comparison_note(study: Study) -> str:
         f"{study.table.until_s:,.0f} {study.seconds}, divided by that time."
     ]
     if any(method.row.slow or method.row.fast for method in study.methods):
-        about = "Slow and fast clients: accuracy expected on data with the label distribution of their data."
-        told.insert(0, about)
+        told.insert(0, f"Slow and fast clients: {study.theirs}.")
+    if study.language:
+        told.append(
+            "Accuracy: of the next token. Perplexity: exp of the mean cross-entropy of a token; lower is better."
+        )
     if len(study.ranked) > 1:
         told.append(
             f"Bold: the best mean. Points to {study.table.reference}: the difference in final accuracy, paired by "
@@ -219,7 +245,7 @@ def learning(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
         return {
             name: figures.curves(
                 _bundles(study, x, name, scale), looks, axis, MEASURES[name].lower() + ", nats" * ("loss" in name),
-                percent="accuracy" in name,
+                percent="accuracy" in name, log="perplexity" in name,
             )
             for name in there
         }  # fmt: skip
@@ -248,6 +274,45 @@ def learning(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
     kinds = " and ".join(sorted({"live" if run.live else "simulated" for run in study.runs}))
     about = f"The same runs twice: by the clock of the {kinds} federation, and by the work that clients delivered."
     return section("learning", "Learning", about, content)
+
+
+MOST_TEXTS = 4
+"""Of a run's evaluations, how many show what the model writes."""
+
+
+def continuations(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
+    """What a language model makes of a few beginnings, as it learns."""
+    rows, seeds = [], set()
+    for method in study.methods:
+        said = next(
+            ((run, texts) for run, f in zip(method.runs, method.facts, strict=True) if (texts := f.texts)), None
+        )
+        if said is None:
+            continue
+        run, texts = said
+        seeds.add(run.seed)
+        ends = list(dict.fromkeys(at_s for at_s, _, _ in texts))
+        last = len(ends) - 1
+        picked = {ends[round(place * last / max(1, MOST_TEXTS - 1))] for place in range(MOST_TEXTS)}
+        for prompt in dict.fromkeys(prompt for _, prompt, _ in texts):
+            rows += [
+                [Cell(method.label), Cell(f"{at_s:,.0f}"), Cell(_shown(prompt)), Cell(_shown(text))]
+                for at_s, start, text in texts
+                if start == prompt and at_s in picked
+            ]
+    if not rows:
+        return ""
+    header = ["method", study.unit, "beginning", "continued by the model"]
+    places = {label: look.place for label, look in looks.items()}
+    table = Table("t-continuations", "What the model writes", header, rows, frozenset({2, 3}), places)
+    note = f"Beginnings of test texts, continued by the server's model. Seed {', '.join(map(str, sorted(seeds)))}."
+    about = f"The same beginnings at several times: how the text gets better over {study.clock}."
+    return section("texts", "Continuations", about, card(table, parts, note, "texts"))
+
+
+def _shown(text: str) -> str:
+    """A text on one line, its line ends visible."""
+    return " ⏎ ".join(" ".join(line.split()) for line in text.strip().splitlines() if line.strip())
 
 
 def stragglers(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
@@ -281,8 +346,8 @@ def stragglers(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
             figure(
                 "speed",
                 "Accuracy by client speed",
-                "Final accuracy expected on the label distribution of the slow and of the fast clients' data, and on "
-                "all test data; bars: one standard deviation over seeds. Close together is fair.",
+                f"Final accuracy on all test data, and of the slow and of the fast clients: {study.theirs}; bars: one "
+                "standard deviation over seeds. Close together is fair.",
             )
         )
     if not made:

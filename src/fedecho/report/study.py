@@ -118,6 +118,36 @@ class Study:
         return _either("judged" if run.live else run.config.experiment.evaluate for run in self.runs)
 
     @cached_property
+    def language(self) -> bool:
+        """Whether any run is of a language model."""
+        return any(row.get("perplexity") is not None for run in self.runs for row in run.metrics)
+
+    @cached_property
+    def theirs(self) -> str:
+        """On what slow and fast clients are judged."""
+        own = {run.config.data.partition.startswith("natural") for run in self.runs if not run.live}
+        mix = "expected on data with the label distribution of their data"
+        return "on their own test examples" if own == {True} else mix if own != {True, False} else f"own data, or {mix}"
+
+    @cached_property
+    def _what(self) -> str:
+        return "tokens" if self.language else "examples"
+
+    @cached_property
+    def _perplexities(self) -> str:
+        """Which method has the lowest perplexity, where that is told."""
+        told = {method.label: method.row.perplexity for method in self.methods}
+        known = {label: spread.mean for label, spread in told.items() if spread is not None}
+        if not known:
+            return ""
+        best = min(known, key=lambda label: known[label])
+        return (
+            f" Its perplexity is {known[best]:.2f}."
+            if len(known) == 1
+            else f" Lowest perplexity: {best}, {known[best]:.2f}."
+        )
+
+    @cached_property
     def headline(self) -> str:
         """What was compared and what came out, in one or two sentences that hold."""
         ranked, about = self.ranked, f"on {self.dataset}"
@@ -129,7 +159,8 @@ class Study:
         start = f"After {self.length} {about}, {best.label}"
         if len(ranked) == 1:
             over = f"on average over {final.n} seeds" if final.n > 1 else "with one seed"
-            return f"{start} gets {100 * final.mean:.1f} % of the {self.judged} examples right {over}."
+            right = f"{100 * final.mean:.1f} % of the {self.judged} {self._what} right"
+            return f"{start} gets {right} {over}.{self._perplexities}"
         gaps = {other.label: self.difference(best, other) for other, _ in ranked[1:]}
         judged = {label: gap for label, gap in gaps.items() if gap is not None and gap.n > 1}
 
@@ -154,7 +185,7 @@ class Study:
             text += f" One seed is not enough to judge {_names(single)}."
         if strange:
             text += f" It has no seed in common with {_names(strange)}."
-        return text
+        return text + self._perplexities
 
     @cached_property
     def remarks(self) -> list[str]:
