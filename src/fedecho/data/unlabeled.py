@@ -26,7 +26,7 @@ POINTS, BURN_IN, STEPS = 128, 10, 32  # a fractal: POINTS · STEPS points, each 
 
 def kinds() -> tuple[str, ...]:
     """The kinds of unlabeled set `unlabeled` makes, sorted."""
-    return ("dataset:NAME", "dead_leaves", "file:PATH", "fractals", "held_out", "mixup", "noise")
+    return ("dataset:NAME", "dead_leaves", "file:PATH", "fractals", "generated", "held_out", "mixup", "noise")
 
 
 def carve(source: Source, key: Key, *, unlabeled: int, validation: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -78,6 +78,7 @@ def unlabeled(
     - "fractals": attractors of random iterated function systems (Kataoka et al. 2020, arXiv 2101.08515), their maps
       drawn by singular values (Anderson & Farrell 2022, arXiv 2110.03091), so that none diverges or collapses.
     - "noise": independent Gaussian pixels, the control.
+    - "generated": text that the initial language model writes itself; here only its place, as no model is known: zeros.
     - "file:PATH": the first `size` rows of your own array in the source's normalisation: floats, .npy, .pt or
       .safetensors with one tensor. Reading it runs no code of the file's.
 
@@ -106,6 +107,13 @@ def unlabeled(
         return source.inputs[torch.from_numpy(rng.permutation(held_out)[:size])]
     if kind == "mixup":
         return _mixup(size, source.inputs, held_out, rng)
+    if kind == "generated":
+        if not source.causal:
+            raise ConfigError(
+                f"`unlabeled` ('generated') is text that a language model writes, and a model of {source.name} says "
+                "classes; take 'held_out' or 'dataset:NAME'"
+            )
+        return torch.zeros(size, *shape, dtype=torch.int64)
     if kind == "noise":
         return torch.from_numpy(rng.standard_normal((size, *shape), dtype=np.float32))
     if name == "file" and argument:
