@@ -189,7 +189,7 @@ def _words(data: Federation) -> tokens.Tokenizer:
 def _written(config: Config, data: Federation, learner: Learner, key: Key) -> Tensor:
     """U that the initial model writes, [|U|, L], from the token that begins a text, or a new line."""
     by, size = _words(data), config.data.unlabeled_size
-    first = (by.encode("") or by.encode("\n"))[0]
+    first = next((ids[0] for ids in map(by.encode, ("", "\n", "a")) if ids), 0)
     length = data.inputs.shape[1]
     parts = []
     for i in range(0, size, 64):

@@ -102,11 +102,6 @@ def unlabeled(
     rng = key.numpy()
     shape = tuple(source.inputs.shape[1:])
     name, _, argument = kind.partition(":")
-    if kind == "held_out":
-        _enough(kind, size, len(held_out), "examples held out")
-        return source.inputs[torch.from_numpy(rng.permutation(held_out)[:size])]
-    if kind == "mixup":
-        return _mixup(size, source.inputs, held_out, rng)
     if kind == "generated":
         if not source.causal:
             raise ConfigError(
@@ -114,6 +109,11 @@ def unlabeled(
                 "classes; take 'held_out' or 'dataset:NAME'"
             )
         return torch.zeros(size, *shape, dtype=torch.int64)
+    if kind == "held_out":
+        _enough(kind, size, len(held_out), "examples held out")
+        return source.inputs[torch.from_numpy(rng.permutation(held_out)[:size])]
+    if kind == "mixup":
+        return _mixup(size, source.inputs, held_out, rng)
     if kind == "noise":
         return torch.from_numpy(rng.standard_normal((size, *shape), dtype=np.float32))
     if name == "file" and argument:
