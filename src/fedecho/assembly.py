@@ -19,8 +19,8 @@ from .config import Config
 from .data import tokens
 from .data.federation import Federation, federation
 from .errors import ConfigError
-from .learning.learner import ClientConfig, Learner, perplexity
 from .learning import models
+from .learning.learner import ClientConfig, Learner, perplexity
 from .messages import Model
 from .records import environment
 from .rng import Key
@@ -198,9 +198,7 @@ def _written(config: Config, data: Federation, learner: Learner, key: Key) -> Te
     return torch.cat(parts)
 
 
-def _continues(
-    config: Config, data: Federation, learner: Learner
-) -> Callable[[Model], list[tuple[str, str]]] | None:
+def _continues(config: Config, data: Federation, learner: Learner) -> Callable[[Model], list[tuple[str, str]]] | None:
     """Continues the first quarter of some test texts, evenly spread, by the most probable tokens."""
     count = config.experiment.continuations
     if not count:

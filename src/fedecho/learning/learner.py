@@ -235,8 +235,8 @@ class Learner:
 
     def state_dict(self, model: Model) -> dict[str, Tensor]:
         """A plain state_dict of the model, contiguous CPU tensors, for `nn.Module.load_state_dict`; of a module with
-        frozen parameters, such as one with adapters, without these (`strict=False`). A module names in `drawn` those that
-        are frozen as they were drawn: they are part of it."""
+        frozen parameters, such as one with adapters, without these (`strict=False`). Those that a module names in
+        `drawn`, frozen as they were drawn, are part of it."""
         self._load(model)
         named = self.module.state_dict().items()
         return {name: value.detach().cpu().clone().contiguous() for name, value in named if name not in self._frozen}
@@ -340,7 +340,9 @@ class Learner:
     def _inference_batch(self) -> int:
         if not self.data.causal:
             tokens = not self.data.inputs.is_floating_point()
-            return max(1, min(INFERENCE_BATCH, INFERENCE_TOKENS // math.prod(self.shape))) if tokens else INFERENCE_BATCH
+            return (
+                max(1, min(INFERENCE_BATCH, INFERENCE_TOKENS // math.prod(self.shape))) if tokens else INFERENCE_BATCH
+            )
         return max(1, min(INFERENCE_BATCH, INFERENCE_LOGITS // (math.prod(self.shape) * self.classes)))
 
     def _said(self, inputs: Tensor) -> Tensor | None:

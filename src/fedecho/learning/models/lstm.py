@@ -38,7 +38,9 @@ class LSTM(nn.Module):
     ) -> None:
         super().__init__()
         if len(shape) != 1:
-            raise ConfigError(f"lstm takes token ids [length], got inputs of shape {tuple(shape)}; take a text data set")
+            raise ConfigError(
+                f"lstm takes token ids [length], got inputs of shape {tuple(shape)}; take a text data set"
+            )
         if vocabulary is None and not causal:
             raise ConfigError("lstm as a classifier needs model.vocabulary, how many tokens there are (98 characters)")
         self.causal, self.pad = causal, pad

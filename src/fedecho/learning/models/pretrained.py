@@ -1,9 +1,9 @@
 """Pretrained language models by `transformers`, trained through adapters.
 
 What is not trained is frozen and never travels. Low-rank adapters (LoRA: Hu et al. 2021, arXiv 2106.09685) write the
-change of a matrix as (alpha/rank)·B·A. A server that averages the clients' A and B apart does not average their changes:
-mean(B)·mean(A) ≠ mean(B·A). With `freeze_a` A stays as it was drawn, only B is trained, and the two agree; half as much
-travels (FFA-LoRA: Sun et al. 2024, arXiv 2403.12313).
+change of a matrix as (alpha/rank)·B·A. A server that averages the clients' A and B apart does not average their
+changes: mean(B)·mean(A) ≠ mean(B·A). With `freeze_a` A stays as it was drawn, only B is trained, and the two agree;
+half as much travels (FFA-LoRA: Sun et al. 2024, arXiv 2403.12313).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def adapted(
     new: Sequence[str],
     train: Train = "lora",
     rank: int = 8,
-    alpha: float = 16.0,
+    alpha: int = 16,
     targets: str | Sequence[str] = ("q_proj", "v_proj"),
     freeze_a: bool = False,
 ) -> Pretrained:
@@ -135,15 +135,14 @@ def adapted(
     return module
 
 
-def _add_lora(
-    inner: nn.Module, rank: int, alpha: float, targets: str | Sequence[str], new: Sequence[str]
-) -> None:
+def _add_lora(inner: Any, rank: int, alpha: int, targets: str | Sequence[str], new: Sequence[str]) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise MissingExtra("model.train = 'lora'", "text") from None
     wanted = (targets,) if isinstance(targets, str) else tuple(targets)
-    out = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    inner_: Any = inner
+    out = inner_.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
     linear = {
         name: part
         for name, part in inner.named_modules()
@@ -182,7 +181,7 @@ def minilm(
     pad: int | None = 0,
     train: Train = "lora",
     rank: int = 8,
-    alpha: float = 16.0,
+    alpha: int = 16,
     targets: str | Sequence[str] = ("query", "value"),
     freeze_a: bool = False,
 ) -> nn.Module:
@@ -212,7 +211,7 @@ def tinystories(
     pad: int | None = None,
     train: Train = "lora",
     rank: int = 8,
-    alpha: float = 16.0,
+    alpha: int = 16,
     targets: str | Sequence[str] = ("q_proj", "v_proj"),
     freeze_a: bool = False,
 ) -> nn.Module:
@@ -232,7 +231,7 @@ def smollm2(
     pad: int | None = None,
     train: Train = "lora",
     rank: int = 8,
-    alpha: float = 16.0,
+    alpha: int = 16,
     targets: str | Sequence[str] = ("q_proj", "v_proj"),
     freeze_a: bool = False,
 ) -> nn.Module:
@@ -256,7 +255,7 @@ def hugging_face(name: str) -> Callable[..., nn.Module]:
         pad: int | None = None,
         train: Train = "lora",
         rank: int = 8,
-        alpha: float = 16.0,
+        alpha: int = 16,
         targets: str | Sequence[str] = "all-linear",
         freeze_a: bool = False,
     ) -> nn.Module:
@@ -285,15 +284,16 @@ def _llama(name: str, settings: dict[str, Any], weights: dict[str, Tensor]) -> n
     except ImportError:
         raise MissingExtra(f"model.name {name!r}", "text") from None
     with torch.device("meta"):
-        inner: nn.Module = LlamaForCausalLM(LlamaConfig(**settings, attn_implementation="sdpa"))
-    rotary = type(inner.model.rotary_emb)  # type: ignore[union-attr, operator]
+        inner: Any = LlamaForCausalLM(LlamaConfig(**settings))
+    rotary = type(inner.model.rotary_emb)
     inner.load_state_dict(weights, strict=False, assign=True)
-    inner.tie_weights()  # type: ignore[operator]
-    inner.model.rotary_emb = rotary(inner.config)  # type: ignore[union-attr, arg-type] # follows from the settings
+    inner.tie_weights()
+    inner.model.rotary_emb = rotary(inner.config)  # on no meta device: it follows from the settings
     missing = [n for n, value in [*inner.named_parameters(), *inner.named_buffers()] if value.is_meta]
     if missing:
         raise DataError(f"{name}: its file lacks {', '.join(missing[:3])}; delete its folder and load it again")
-    return inner
+    made: nn.Module = inner
+    return made
 
 
 def _loaded(kind: str, where: str, name: str, **more: Any) -> tuple[Any, list[str]]:

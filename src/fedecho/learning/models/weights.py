@@ -1,4 +1,4 @@
-"""Pretrained weights from their files, as tensors under the names that `transformers` gives them. Nothing is unpickled."""
+"""Pretrained weights from their files, under the names that `transformers` gives them. Nothing is unpickled."""
 
 from __future__ import annotations
 
