@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from fedecho import Config, replay, resume, run
 from fedecho.assembly import Simulation, prepare
 from fedecho.data import tokens
 from fedecho.data.federation import Federation
-from fedecho.errors import ConfigError, DataError
+from fedecho.errors import ConfigError, DataError, MissingExtra
 from fedecho.learning.learner import ClientConfig, Learner
 from fedecho.learning.models import LSTM, build, tokenizer_of
 from fedecho.records import RunFolder
@@ -296,6 +297,24 @@ def learner_of(module: nn.Module, pad: int | None = None, classes: int = 23) -> 
     x = torch.zeros(2, 6, dtype=torch.int64)
     data = replace(Federation.public(x, classes), inputs=x, causal=True, pad=pad)
     return Learner(lambda: module, data, ClientConfig(), Key(0))
+
+
+def test_what_is_no_language_model_neither_writes_nor_goes_on() -> None:
+    tables: dict[str, Any] = {"experiment": {"updates": 3}, "data": {"clients": 5, "unlabeled_size": 9}}
+    tables["server"] = {"concurrency": 2, "buffer_size": 1}
+    generated = {**tables, "data": {**tables["data"], "unlabeled": "generated"}}
+    with pytest.raises(ConfigError, match=r"text that a language model writes, and a model of digits says classes"):
+        prepare(Config.from_dict(generated))
+    goes_on = {**tables, "experiment": {"updates": 3, "continuations": 2}}
+    with pytest.raises(ConfigError, match=r"experiment.continuations is 2, and a model of digits says classes"):
+        prepare(Config.from_dict(goes_on))
+
+
+@pytest.mark.parametrize("missing", ["peft", "transformers"])
+def test_a_missing_extra(here: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingExtra, match=r"fedecho\[text\]"):
+        build("hf:./llama", (12,), 23, True, 0, {})
 
 
 def test_what_is_remembered_changes_nothing(here: Path) -> None:

@@ -80,7 +80,8 @@ class ModelConfig:
     """The `[model]` table.
 
     Attributes:
-        name: a name (`fedecho list models`), or anybody's `module:Class`, called with (shape, classes, **options).
+        name: a name (`fedecho list models`), or anybody's `module:Class`, called with (shape, classes, **options); of
+            text also `hf:NAME` or `hf:./folder`, a model of Hugging Face with adapters.
         options: every other key of the table.
         memory_format: how images lie in memory: "auto" is channels_last for convolutions.
     """
@@ -467,7 +468,9 @@ def _model(table: Any, faults: list[str]) -> ModelConfig | None:
     options = {key: value for key, value in table.items() if key not in own}
     config = build(ModelConfig, own, "model", faults)
     if config is not None and ":" not in config.name and config.name not in MODELS:
-        faults.append(f"model.name is {config.name!r}; there are {', '.join(MODELS)}, or give `module:Class`")
+        faults.append(
+            f"model.name is {config.name!r}; there are {', '.join(MODELS)}, or give `module:Class` or `hf:NAME`"
+        )
     return dataclasses.replace(config, options=options) if config is not None else None
 
 
