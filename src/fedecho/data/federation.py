@@ -34,7 +34,8 @@ class DataConfig:
         max_examples: most examples a client keeps; None keeps all.
         slow_classes: classes that the slow clients own, in the coupled split.
         coupling: the share of those classes' examples that slow clients own.
-        unlabeled: where U comes from: held_out, mixup, dead_leaves, fractals, noise, generated, `dataset:NAME`, `file:PATH`.
+        unlabeled: where U comes from: held_out, mixup, dead_leaves, fractals, noise, generated, `dataset:NAME`,
+            `file:PATH`.
         unlabeled_size: |U|.
         held_out: real examples kept from the clients for U to be made of; None: |U| where U is made of them, else 0.
         validation: examples kept from the clients for tuning.
