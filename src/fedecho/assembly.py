@@ -142,6 +142,13 @@ def prepare(config: Config) -> Simulation:
     settings = {f.name: getattr(config.population, f.name) for f in dataclasses.fields(config.population)}
     population = populations.build(config.data.clients, key, **settings)
     data = federation(config.data, key.fold("data"), population.members("slow"))
+    if config.population.availability == "data":  # whose hours a client has is known once the data are dealt
+        if data.hours is None:
+            raise ConfigError(
+                f"population.availability is 'data', and data.dataset {config.data.dataset!r} with data.partition "
+                f"{config.data.partition!r} does not say when its clients are active; take chat and a natural split"
+            )
+        population = population.at_hours(data.hours)
     _check_device(config.experiment.device)
     learner = _learner(config, data)
     _check_memory(config, len(learner.initial().weights), (learner.predictions, learner.classes))
