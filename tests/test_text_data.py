@@ -19,6 +19,7 @@ from fedecho.data.federation import DataConfig, Federation, federation
 from fedecho.data.fetch import fetch
 from fedecho.data.kept import Kept
 from fedecho.data.sources import Source, is_text, load, names
+from fedecho.data.unlabeled import unlabeled
 from fedecho.errors import ConfigError, DataError
 from fedecho.rng import Key
 
@@ -383,6 +384,18 @@ def test_u_of_pictures_is_none_for_text_and_the_reverse() -> None:
         public("dataset:digits")
     with pytest.raises(ConfigError, match="is text, and 'digits' is none"):
         federation(DataConfig(unlabeled="dataset:bbc_news"), Key(0))
+
+
+def test_u_of_features_is_embedded_alone() -> None:
+    """Of the other data set only what is taken."""
+    nothing = torch.zeros(5, 384), torch.zeros(5, dtype=torch.int64)
+    source = Source("toy", *nothing, *nothing, 2, tokenizer="minilm", length=16, features="minilm")
+    for kind in ("dataset:bbc_news", "noise"):
+        u = unlabeled(kind, 12, source, np.arange(5), Key(2))
+        assert u.shape == (12, 384)
+        assert torch.allclose(u.norm(dim=1), torch.ones(12), atol=1e-5)
+    with pytest.raises(ConfigError, match="needs images"):
+        unlabeled("fractals", 12, source, np.arange(5), Key(2))
 
 
 def test_u_from_a_file_of_tokens(tmp_path: Path) -> None:

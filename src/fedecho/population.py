@@ -226,8 +226,8 @@ class PopulationConfig:
         day_s: length of that day in seconds of virtual time. Default 86,400.
         availability: when clients are there. "windows", the default, is the share of the day above. "data": each at its
             own hours of the day, which the data set knows (`data.dataset = "chat"`, in a natural split). Virtual time 0
-            is midnight for everybody, in UTC, so that who is awake together in the data is so in the simulation; an hour
-            takes `day_s` / 24, and every day is like the other.
+            is midnight for everybody, in UTC, so that who is awake together in the data is so here, too; an hour takes
+            `day_s` / 24, and every day is like the other.
     """
 
     name: str = "none"
