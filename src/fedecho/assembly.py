@@ -143,6 +143,13 @@ def prepare(config: Config) -> Simulation:
     population = populations.build(config.data.clients, key, **settings)
     brings = models.tokenizer_of(config.model.name, config.data.tokenizer)
     data = federation(config.data, key.fold("data"), population.members("slow"), None, brings)
+    if config.population.availability == "data":  # whose hours a client has is known once the data are dealt
+        if data.hours is None:
+            raise ConfigError(
+                f"population.availability is 'data', and data.dataset {config.data.dataset!r} with data.partition "
+                f"{config.data.partition!r} does not say when its clients are active; take chat and a natural split"
+            )
+        population = population.at_hours(data.hours)
     _check_device(config.experiment.device)
     learner = _learner(config, data)
     if config.data.unlabeled == "generated":

@@ -82,8 +82,8 @@ def unlabeled(
       Baradad et al. 2021, arXiv 2106.05963).
     - "fractals": attractors of random iterated function systems (Kataoka et al. 2020, arXiv 2101.08515), their maps
       drawn by singular values (Anderson & Farrell 2022, arXiv 2110.03091), so that none diverges or collapses.
-    - "noise": independent Gaussian pixels, the control.
     - "generated": text that the initial language model writes itself; here only its place, as no model is known: zeros.
+    - "noise": independent Gaussian pixels, the control; of features, of length 1 as these are.
     - "file:PATH": the first `size` rows of your own array in the source's normalisation: floats, .npy, .pt or
       .safetensors with one tensor. Reading it runs no code of the file's. For tokens: integers [n, L], token ids.
 
@@ -127,7 +127,8 @@ def unlabeled(
     if kind == "mixup":
         return _mixup(size, source.inputs, held_out, rng)
     if kind == "noise":
-        return torch.from_numpy(rng.standard_normal((size, *shape), dtype=np.float32))
+        drawn = torch.from_numpy(rng.standard_normal((size, *shape), dtype=np.float32))
+        return drawn if source.features is None else drawn / drawn.norm(dim=1, keepdim=True)
     if name == "file" and argument:
         return _file(Path(argument), size, source, cache)
     if name == "dataset" and argument:
