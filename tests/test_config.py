@@ -295,6 +295,10 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     continuations = 2
     [data]
     dataset = "mnist"
+    tokenizer = "minilm"
+    length = 32
+    features = "minilm"
+    test_size = 100
     clients = 9
     partition = "coupled"
     alpha = 0.5
@@ -401,7 +405,8 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
                 ("transport", "name"),
                 ("population", "assignment"),
                 ("population", "slow_s"),
-            }  # one choice; leaves tables out; excludes counts; asks for a regime
+                ("population", "availability"),
+            }  # one choice; leaves tables out; excludes counts; asks for a regime; excludes a fraction
             assert f.name in table or alone, f"{name}.{f.name} is not in this test"
             assert alone or getattr(part, f.name) != getattr(defaults, f.name), f"{name}.{f.name} is the default here"
     stage = given["refine"][0]

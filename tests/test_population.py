@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import shutil
 import time
 from collections import Counter
@@ -370,6 +371,39 @@ def test_a_departure_is_heard_of_before_a_later_timeout():
     assert people.plan(0, 0, joins_s, 0, 0) == Plan(people.next_change(0, joins_s), "left")
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.sets(st.integers(0, 23), min_size=1, max_size=23), st.floats(0.01, 1e6), st.floats(0, 1e7))
+def test_changes_of_hours_are_where_presence_changes(hours, day_s, at_s):
+    people = build(1, Key(1), availability="data", day_s=day_s).at_hours([tuple(hours)])
+    for _ in range(4):
+        change_s = people.next_change(0, at_s)
+        assert change_s is not None
+        assert at_s < change_s <= at_s + day_s * (1 + 1e-6) + 1e-6
+        middle_s = min((at_s + change_s) / 2, math.nextafter(change_s, 0))  # at_s may be the last float before it
+        assert people.present(0, middle_s) == people.present(0, at_s)
+        assert people.present(0, change_s) != people.present(0, at_s)
+        at_s = change_s
+
+
+def test_hours_are_the_same_for_all_and_every_day():
+    people = build(3, Key(0), availability="data").at_hours([(0, 1, 23), (7,), tuple(range(24))])
+    there = [[h for h in range(48) if people.present(client, 3600.0 * h + 1800)] for client in range(3)]
+    assert there == [[0, 1, 23, 24, 25, 47], [7, 31], list(range(48))]
+    assert people.next_change(0, 0.0) == 2 * 3600
+    assert people.next_change(1, 0.0) == 7 * 3600
+    assert people.next_change(2, 0.0) is None
+    assert people.plan(1, 0, 8 * 3600 - 0.5, 0, 0) == Plan(8 * 3600, "left")
+
+
+def test_hours_that_are_none_are_refused():
+    people = build(2, Key(0), availability="data")
+    for hours, message in (([(1,)], "those of 1"), ([(1,), ()], r"client 1 has \[\]"), ([(24,), (1,)], r"has \[24\]")):
+        with pytest.raises(ConfigError, match=message):
+            people.at_hours(hours)
+    (fault,) = faults(availability="data", available_fraction=0.5)
+    assert "leave one of them out" in fault
+
+
 # ---------------------------------------------------------------------------------------------------------------- trace
 
 
@@ -449,6 +483,7 @@ def test_every_fault_at_once():
         available_fraction=0.0,
         day_s=0,
         drop_out=0.5,
+        availability="nights",
     )
     every = {*PopulationConfig.__dataclass_fields__, "drop_out"}
     assert {fault.split("`")[1] for fault in found} == every

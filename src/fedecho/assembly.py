@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from . import population as populations
 from .config import Config
+from .data import tokens
 from .data.federation import Federation, federation
 from .errors import ConfigError
+from .learning import models
 from .learning.learner import ClientConfig, Learner, perplexity
-from .learning.models import MODELS
 from .messages import Model
 from .records import environment
-from .registry import import_object
 from .rng import Key
 from .server import Server, form_of
 from .shelf import shelve
@@ -141,9 +141,20 @@ def prepare(config: Config) -> Simulation:
     key = Key(config.experiment.seed)
     settings = {f.name: getattr(config.population, f.name) for f in dataclasses.fields(config.population)}
     population = populations.build(config.data.clients, key, **settings)
-    data = federation(config.data, key.fold("data"), population.members("slow"))
+    brings = models.tokenizer_of(config.model.name, config.data.tokenizer)
+    data = federation(config.data, key.fold("data"), population.members("slow"), None, brings)
+    if config.population.availability == "data":  # whose hours a client has is known once the data are dealt
+        if data.hours is None:
+            raise ConfigError(
+                f"population.availability is 'data', and data.dataset {config.data.dataset!r} with data.partition "
+                f"{config.data.partition!r} does not say when its clients are active; take chat and a natural split"
+            )
+        population = population.at_hours(data.hours)
     _check_device(config.experiment.device)
     learner = _learner(config, data)
+    if config.data.unlabeled == "generated":
+        data = replace(data, unlabeled=_written(config, data, learner, key.fold("generated")))
+        learner.publish(data.unlabeled)
     _check_memory(config, len(learner.initial().weights), (learner.predictions, learner.classes))
     shared = None
     if parallel:  # everybody trains on the same copy of the data, this process too
@@ -167,7 +178,58 @@ def prepare(config: Config) -> Simulation:
     )
     executor, judge = _executor(config, learner, server, shared), _judge(config, data, population, learner)
     set_up_s = time.perf_counter() - began
-    return Simulation(config, server, judge, learner.state_dict, learner, None, data, population, executor, set_up_s)
+    go_on = _continues(config, data, learner)
+    return Simulation(config, server, judge, learner.state_dict, learner, go_on, data, population, executor, set_up_s)
+
+
+CONTINUED = 64
+"""Tokens that a prompt and its continuation have together, at most."""
+
+
+def _words(data: Federation) -> tokens.Tokenizer:
+    """The tokenizer of a run on text."""
+    if data.tokenizer is None:
+        raise ConfigError("the data set does not say what made its tokens; name a tokenizer in its Source")
+    return tokens.tokenizer(data.tokenizer)
+
+
+def _written(config: Config, data: Federation, learner: Learner, key: Key) -> Tensor:
+    """U that the initial model writes, [|U|, L], from the token that begins a text, or a new line."""
+    by, size = _words(data), config.data.unlabeled_size
+    first = next((ids[0] for ids in map(by.encode, ("", "\n", "a")) if ids), 0)
+    length = data.inputs.shape[1]
+    parts = []
+    for i in range(0, size, 64):
+        prompts = torch.full((min(64, size - i), 1), first)
+        parts.append(learner.generate(learner.initial(), prompts, length, key.fold(i)).cpu())
+    return torch.cat(parts)
+
+
+def _continues(config: Config, data: Federation, learner: Learner) -> Callable[[Model], list[tuple[str, str]]] | None:
+    """Continues the first quarter of some test texts, evenly spread, by the most probable tokens."""
+    count = config.experiment.continuations
+    if not count:
+        return None
+    if not data.causal:
+        raise ConfigError(
+            f"experiment.continuations is {count}, and a model of {config.data.dataset} says classes; set it to 0"
+        )
+    by, inputs = _words(data), data.test[0]
+    length = min(CONTINUED, inputs.shape[1])
+    begun = max(1, length // 4)
+    whole = inputs if data.pad is None else inputs[(inputs[:, :begun] != data.pad).all(1)]
+    count = min(count, len(whole))
+    prompts = whole[torch.arange(count) * len(whole) // max(count, 1), :begun]
+
+    def go_on(model: Model) -> list[tuple[str, str]]:
+        made = learner.generate(model, prompts, length).cpu()
+        pairs = []
+        for row in made.tolist():
+            prompt, whole = by.decode(row[:begun]), by.decode(row)
+            pairs.append((prompt, whole.removeprefix(prompt)))
+        return pairs
+
+    return go_on
 
 
 def _learner(config: Config, data: Federation) -> Learner:
@@ -175,11 +237,10 @@ def _learner(config: Config, data: Federation) -> Learner:
     torch.set_num_threads(config.executor.threads)
     shape = tuple(data.inputs.shape[1:])
     model = config.model
-    builder = MODELS[model.name] if model.name in MODELS else import_object(model.name, "model")
 
     def make() -> nn.Module:
         try:
-            module = builder(shape, data.classes, **model.options)
+            module = models.build(model.name, shape, data.classes, data.causal, data.pad, dict(model.options))
         except TypeError as fault:
             raise ConfigError(f"[model] {model.name} cannot be built: {fault}; check the keys of the table") from None
         if not isinstance(module, nn.Module):

@@ -21,7 +21,7 @@ from .analysis import Spread, Table, summarize
 from .assembly import Setup, Simulation, Sizes
 from .compare import Failure, Job, do_all, gather, note, plan
 from .config import Config, read_toml
-from .data import fetch, partition, sources, unlabeled
+from .data import fetch, natural, partition, sources, tokens, unlabeled
 from .errors import ConfigError, FedechoError
 from .experiment import replay, resume, run, scratch
 from .learning.models import MODELS
@@ -328,8 +328,9 @@ def _list(given: argparse.Namespace) -> int:
         "algorithms": {name: _first_line(cls) for name, cls in registry.algorithm_classes().items()}
         | {alias: f"= {method}" for alias, method in registry.ALIASES.items()},
         "refine": {name: _first_line(cls) for name, cls in registry.stage_classes().items()},
-        "datasets": dict.fromkeys(sources.names(), ""),
-        "partitions": dict.fromkeys(partition.schemes(), ""),
+        "datasets": {name: "text" if sources.is_text(name) else "" for name in sources.names()},
+        "tokenizers": dict.fromkeys((*tokens.names(), "hf:NAME"), ""),
+        "partitions": dict.fromkeys((*partition.schemes(), *natural.schemes()), ""),
         "unlabeled": dict.fromkeys(unlabeled.kinds(), ""),
         "models": {name: _first_line(cls) for name, cls in MODELS.items()},
         "populations": dict.fromkeys(population_names(), ""),

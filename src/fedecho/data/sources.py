@@ -1,7 +1,7 @@
-"""Labelled data sets in memory.
+"""Data sets in memory.
 
-Built in: digits (bundled with scikit-learn, always there), and Fashion-MNIST, MNIST and CIFAR-10 (fetched on first use,
-see `fetch`). From outside: the user's own `module:function`, and `hf:NAME` or `hf:./folder` by Hugging Face `datasets`.
+Built in: digits (bundled with scikit-learn, always there), and images and texts that are fetched on first use (see
+`fetch`). From outside: the user's own `module:function`, and `hf:NAME` or `hf:./folder` by Hugging Face `datasets`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,11 @@ class Source:
         domains: [K] the group that each owner belongs to (a play, say).
         owner_names: K names.
         domain_names: the groups' names.
-        tokenizer: what made the tokens; None where inputs are none.
-        pad: the token that fills short texts.
+        hours: K times the hours of the day at which that owner is active; None where nothing is known of it.
+        tokenizer: what made the tokens, of text.
+        pad: the token that fills short texts; None where inputs are no tokens.
+        length: tokens an example, of text.
+        features: the encoder whose features the inputs are.
     """
 
     name: str
@@ -68,8 +71,11 @@ class Source:
     domains: Tensor | None = None
     owner_names: tuple[str, ...] = ()
     domain_names: tuple[str, ...] = ()
+    hours: tuple[tuple[int, ...], ...] | None = None
     tokenizer: str | None = None
     pad: int | None = None
+    length: int = 0
+    features: str | None = None
 
     @property
     def causal(self) -> bool:
@@ -79,7 +85,7 @@ class Source:
 
 def names() -> tuple[str, ...]:
     """The built-in data sets, sorted."""
-    return ("cifar10", "digits", "fashion_mnist", "mnist", "newsgroups", "shakespeare")
+    return tuple(sorted(("cifar10", "digits", "fashion_mnist", "mnist", *text.READERS)))
 
 
 def load(
@@ -97,7 +103,9 @@ def load(
             - "fashion_mnist", "mnist": 60000 + 10000 images [1, 28, 28], 10 classes;
             - "cifar10": 50000 + 10000 images [3, 32, 32], 10 classes;
             - "newsgroups": 11293 + 7528 texts, 20 classes;
+            - "bbc_news", "imdb", "reuters_r8", "reuters_r52", "sentiment": texts with classes, see `text`;
             - "shakespeare": running text of 431 roles of 36 plays, the last fifth of each for judging;
+            - "chat": running text of 471 senders, likewise;
             - "module:function": a function without arguments; the current folder's modules are found too. It returns
               (train_x, train_y, test_x, test_y), arrays or tensors, or two map-style Datasets (train, test) of
               (input, label) pairs. Floats are taken as they are; uint8 are scaled to [0, 1], images of PIL among them;
@@ -113,9 +121,8 @@ def load(
         DataError: the data cannot be had, are damaged, or are not what they should be.
         MissingExtra: an optional dependency is needed.
     """
-    if name in TEXTS:
-        if features is not None:
-            tokenizer = features
+    if is_text(name):
+        tokenizer = features if features is not None else tokenizer
         if tokenizer is None:
             raise ConfigError(
                 f"`dataset` ({name!r}) is text, and nothing says how to cut it into tokens: set data.tokenizer to one "
@@ -140,64 +147,86 @@ def load(
     )
 
 
-TEXTS = ("newsgroups", "shakespeare")
-"""The built-in data sets of text."""
+def is_text(name: str) -> bool:
+    """Is this a data set of text?"""
+    return name in text.READERS
 
 
 def _text(name: str, tokenizer: str, length: int, features: str | None, kept: Kept) -> Source:
     """A data set of text. Its tokens are made once."""
-    folder = fetch(name, kept.root)
+    archive, read = text.READERS[name]
+    folder = fetch(archive, kept.root)
     by = tokens.tokenizer(tokenizer, kept.root)
-    about = f"{name} {ARCHIVES[name].sha256} {tokenizer} {by.size} {length}"
+    about = f"{name} {ARCHIVES[archive].sha256} {tokenizer} {by.size} {length}"
     found = kept.read("tokens", about)
-    if name == "newsgroups":
-        if found is None:
-            texts = text.newsgroups(folder)
-            found = {
-                "inputs": tokens.rows(texts.texts, by, length),
-                "labels": torch.tensor(texts.labels),
-                "test_inputs": tokens.rows(texts.test_texts, by, length),
-                "test_labels": torch.tensor(texts.test_labels),
-            }
-            kept.write("tokens", about, found)
-        if features is not None:
-            pair = [embed(features, found[part], by.pad, kept) for part in ("inputs", "test_inputs")]
-            found |= {"inputs": pair[0], "test_inputs": pair[1]}
-        inputs, labels, test_inputs, test_labels = (
-            found[part] for part in ("inputs", "labels", "test_inputs", "test_labels")
-        )
-        words = None if features is not None else tokenizer
-        pad = None if features is not None else by.pad
-        return Source(name, inputs, labels, test_inputs, test_labels, 20, tokenizer=words, pad=pad)
-    if features is not None:
+    said = None if found is not None and name in PLAIN else read(folder)
+    if features is not None and isinstance(said, text.Spoken):
         raise ConfigError(f"`features` ({features!r}) need texts with classes, and {name!r} has none; leave it out")
-    spoken = text.shakespeare(folder)
-    who = list(spoken.texts)
     if found is None:
-        parts = {}
-        for part, said in (("", spoken.texts), ("test_", spoken.test_texts)):
-            cut = [tokens.windows(said[owner], by, length) for owner in who]
-            parts[f"{part}inputs"] = torch.cat([inputs for inputs, _ in cut])
-            parts[f"{part}labels"] = torch.cat([labels for _, labels in cut])
-            counts = torch.tensor([len(inputs) for inputs, _ in cut])
-            parts[f"{part}owners"] = torch.arange(len(who)).repeat_interleave(counts)
-        kept.write("tokens", about, found := parts)
-    plays = list(dict.fromkeys(play for play, _ in who))
-    return Source(
+        assert said is not None
+        found = _rows(said, by, length) if isinstance(said, text.Labelled) else _windows(said, by, length)
+        kept.write("tokens", about, found)
+    classes = by.size if isinstance(said, text.Spoken) else int(found["labels"].max()) + 1
+    source = Source(
         name,
         found["inputs"],
         found["labels"],
         found["test_inputs"],
         found["test_labels"],
-        by.size,
-        owners=found["owners"],
-        test_owners=found["test_owners"],
-        domains=torch.tensor([plays.index(play) for play, _ in who]),
-        owner_names=tuple(f"{role}, {play}" for play, role in who),
-        domain_names=tuple(plays),
+        classes,
+        owners=found.get("owners"),
+        test_owners=found.get("test_owners"),
         tokenizer=tokenizer,
         pad=by.pad,
+        length=length,
     )
+    if features is not None:
+        inputs, test_inputs = (embed(features, part, by.pad, kept) for part in (source.inputs, source.test_inputs))
+        source = replace(source, inputs=inputs, test_inputs=test_inputs, pad=None, features=features)
+    if isinstance(said, text.Spoken):
+        who, hours = tuple(said.texts), said.hours
+    else:
+        who, hours = said.who if said is not None else (), None
+    if not who:
+        return source
+    domains = list(dict.fromkeys(domain for domain, _ in who))
+    grouped = len(domains) > 1
+    return replace(
+        source,
+        owner_names=tuple(f"{owner}, {domain}" if grouped else owner for domain, owner in who),
+        domains=torch.tensor([domains.index(domain) for domain, _ in who]) if grouped else None,
+        domain_names=tuple(domains) if grouped else (),
+        hours=None if hours is None else tuple(hours[owner] for owner in who),
+    )
+
+
+PLAIN = ("bbc_news", "imdb", "newsgroups", "reuters_r52", "reuters_r8")
+"""Of which nothing need be known but the tokens."""
+
+
+def _rows(said: text.Labelled, by: tokens.Tokenizer, length: int) -> dict[str, Tensor]:
+    """Labelled texts as tokens."""
+    made = {
+        "inputs": tokens.rows(said.texts, by, length),
+        "labels": torch.tensor(said.labels),
+        "test_inputs": tokens.rows(said.test_texts, by, length),
+        "test_labels": torch.tensor(said.test_labels),
+    }
+    if said.who:
+        made |= {"owners": torch.tensor(said.owners), "test_owners": torch.tensor(said.test_owners)}
+    return made
+
+
+def _windows(said: text.Spoken, by: tokens.Tokenizer, length: int) -> dict[str, Tensor]:
+    """Running text as windows of tokens, owner after owner."""
+    made = {}
+    for part, texts in (("", said.texts), ("test_", said.test_texts)):
+        cut = [tokens.windows(texts[owner], by, length) for owner in said.texts]
+        made[f"{part}inputs"] = torch.cat([inputs for inputs, _ in cut])
+        made[f"{part}labels"] = torch.cat([labels for _, labels in cut])
+        counts = torch.tensor([len(inputs) for inputs, _ in cut])
+        made[f"{part}owners"] = torch.arange(len(cut)).repeat_interleave(counts)
+    return made
 
 
 def device_fps(cache: Path | None = None) -> np.ndarray:

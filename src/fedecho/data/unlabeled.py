@@ -15,10 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from fedecho.data.sources import Source, load
+from fedecho.data.features import embed
+from fedecho.data.kept import Kept
+from fedecho.data.sources import Source, is_text, load
+from fedecho.data.tokens import tokenizer
 from fedecho.errors import ConfigError, DataError
 from fedecho.rng import Key
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 PIXELS = 1 << 15  # drawn at once: bounds memory for large images
 LEAVES = 96  # a dead-leaves image
 POINTS, BURN_IN, STEPS = 128, 10, 32  # a fractal: POINTS · STEPS points, each after BURN_IN steps of forgetting
@@ -26,7 +30,7 @@ POINTS, BURN_IN, STEPS = 128, 10, 32  # a fractal: POINTS · STEPS points, each 
 
 def kinds() -> tuple[str, ...]:
     """The kinds of unlabeled set `unlabeled` makes, sorted."""
-    return ("dataset:NAME", "dead_leaves", "file:PATH", "fractals", "held_out", "mixup", "noise")
+    return ("dataset:NAME", "dead_leaves", "file:PATH", "fractals", "generated", "held_out", "mixup", "noise")
 
 
 def carve(source: Source, key: Key, *, unlabeled: int, validation: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -69,28 +73,32 @@ def unlabeled(
 
     Kinds:
 
-    - "held_out": images of `source` held out by `carve`, in random order.
+    - "held_out": inputs of `source` held out by `carve`, in random order.
     - "mixup": λa + (1 - λ)b of two different held-out images, λ ~ Beta(1, 1) (Zhang et al. 2018, arXiv 1710.09412).
     - "dataset:NAME": random train inputs of another data set, brought to the source's channels (grey to colour by
-      repeating, colour to grey by luma) and size (bilinear, antialiased).
+      repeating, colour to grey by luma) and size (bilinear, antialiased); of text, made tokens (or features) of as the
+      source's are.
     - "dead_leaves": shapes with power-law radii that hide each other (Lee, Mumford & Huang 2001; as training data:
       Baradad et al. 2021, arXiv 2106.05963).
     - "fractals": attractors of random iterated function systems (Kataoka et al. 2020, arXiv 2101.08515), their maps
       drawn by singular values (Anderson & Farrell 2022, arXiv 2110.03091), so that none diverges or collapses.
-    - "noise": independent Gaussian pixels, the control.
+    - "generated": text that the initial language model writes itself; here only its place, as no model is known: zeros.
+    - "noise": independent Gaussian pixels, the control; of features, of length 1 as these are.
     - "file:PATH": the first `size` rows of your own array in the source's normalisation: floats, .npy, .pt or
-      .safetensors with one tensor. Reading it runs no code of the file's.
+      .safetensors with one tensor. Reading it runs no code of the file's. For tokens: integers [n, L], token ids.
+
+    Where the source is tokens, only "held_out", "dataset:NAME", "file:PATH" and "generated" make sense.
 
     Args:
         kind: see above.
-        size: the number of images.
+        size: the number of inputs.
         source: the data set that the models are trained on; its labels are not read.
         held_out: positions in `source.inputs`, from `carve`.
         key: where the randomness comes from; the same key gives the same U.
         cache: the cache folder of "dataset:NAME"; None is `fetch.cache_dir()`.
 
     Returns:
-        [size, *shape] float32.
+        [size, *shape] float32, or [size, L] int64 token ids.
 
     Raises:
         ConfigError: an unknown kind, or a size that this kind cannot give.
@@ -101,19 +109,36 @@ def unlabeled(
     rng = key.numpy()
     shape = tuple(source.inputs.shape[1:])
     name, _, argument = kind.partition(":")
+    if kind == "generated":
+        if not source.causal:
+            raise ConfigError(
+                f"`unlabeled` ('generated') is text that a language model writes, and a model of {source.name} says "
+                "classes; take 'held_out' or 'dataset:NAME'"
+            )
+        return torch.zeros(size, *shape, dtype=torch.int64)
+    if source.pad is not None and name not in ("held_out", "dataset", "file"):
+        raise ConfigError(
+            f"`unlabeled` of kind {kind!r} makes numbers, and {source.name!r} is text, token ids; "
+            "use 'held_out', 'dataset:NAME', 'file:PATH' or, for a language model, 'generated'"
+        )
     if kind == "held_out":
         _enough(kind, size, len(held_out), "examples held out")
         return source.inputs[torch.from_numpy(rng.permutation(held_out)[:size])]
     if kind == "mixup":
         return _mixup(size, source.inputs, held_out, rng)
     if kind == "noise":
-        return torch.from_numpy(rng.standard_normal((size, *shape), dtype=np.float32))
+        drawn = torch.from_numpy(rng.standard_normal((size, *shape), dtype=np.float32))
+        return drawn if source.features is None else drawn / drawn.norm(dim=1, keepdim=True)
     if name == "file" and argument:
-        return _file(Path(argument), size, shape)
+        return _file(Path(argument), size, source, cache)
     if name == "dataset" and argument:
         if argument == source.name:
             raise ConfigError(f"`unlabeled` ({kind!r}) would hold the clients' own inputs; use 'held_out'")
+        if source.tokenizer is not None:
+            return _other_text(kind, size, source, rng, cache)
         channels, height, width = _image_shape(kind, shape)
+        if is_text(argument):
+            raise ConfigError(f"`unlabeled` ({kind!r}) is text, and {source.name!r} is none; take another data set")
         inputs = load(argument, cache).inputs
         _image_shape(kind, tuple(inputs.shape[1:]))
         _enough(kind, size, len(inputs), f"train inputs in {argument}")
@@ -155,7 +180,22 @@ def _mixup(size: int, inputs: Tensor, held_out: np.ndarray, rng: np.random.Gener
     return weight * a + (1 - weight) * b
 
 
-def _file(path: Path, size: int, shape: tuple[int, ...]) -> Tensor:
+def _other_text(kind: str, size: int, source: Source, rng: np.random.Generator, cache: Path | None) -> Tensor:
+    """Random texts of another data set, as tokens or features like the source's."""
+    other = kind.partition(":")[2]
+    if not is_text(other):
+        raise ConfigError(f"`unlabeled` ({kind!r}) is no text, and {source.name!r} is; take another data set")
+    found = load(other, cache, source.tokenizer, source.length)
+    _enough(kind, size, len(found.inputs), f"train inputs in {other}")
+    inputs = found.inputs[torch.from_numpy(rng.permutation(len(found.inputs))[:size])]
+    if source.features is None:
+        return inputs
+    assert found.pad is not None
+    return embed(source.features, inputs, found.pad, Kept(cache))
+
+
+def _file(path: Path, size: int, source: Source, cache: Path | None) -> Tensor:
+    shape = tuple(source.inputs.shape[1:])
     try:
         if path.suffix == ".npy":
             array: object = torch.from_numpy(np.load(path, allow_pickle=False))
@@ -172,15 +212,26 @@ def _file(path: Path, size: int, shape: tuple[int, ...]) -> Tensor:
         raise
     except Exception as error:  # each format raises its own on a damaged file
         raise DataError(f"the unlabeled set {path} cannot be read: {error}; give one array of numbers") from error
-    if not isinstance(array, Tensor) or not array.is_floating_point():
+    words = source.pad is not None
+    if not isinstance(array, Tensor) or (array.dtype not in INTEGERS if words else not array.is_floating_point()):
         got = str(array.dtype) if isinstance(array, Tensor) else type(array).__name__
-        raise DataError(f"the unlabeled set {path} holds {got}; give one tensor of floats, normalised as the source")
+        wanted = "integers, token ids" if words else "floats, normalised as the source"
+        raise DataError(f"the unlabeled set {path} holds {got}; give one tensor of {wanted}")
     if tuple(array.shape[1:]) != shape or array.ndim == 0:
         raise DataError(
             f"the unlabeled set {path} has shape {list(array.shape)}, the source's inputs {list(shape)}; "
             f"give [n, {', '.join(map(str, shape))}]"
         )
     _enough(f"file:{path}", size, len(array), "rows in it")
+    if words:
+        assert source.tokenizer is not None
+        most, ids = tokenizer(source.tokenizer, cache).size, array[:size].to(torch.int64)
+        if int(ids.min()) < 0 or int(ids.max()) >= most:
+            raise DataError(
+                f"the unlabeled set {path} holds tokens from {int(ids.min())} to {int(ids.max())}, and "
+                f"{source.tokenizer!r} has 0 to {most - 1}; give it in this tokenizer's ids"
+            )
+        return ids.clone()
     if not bool(torch.isfinite(array[:size]).all()):
         raise DataError(f"the unlabeled set {path} holds NaN or infinite values; clean it")
     return array[:size].to(torch.float32).clone()

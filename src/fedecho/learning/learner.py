@@ -28,6 +28,8 @@ from .generator import Networks, synthesize
 
 INFERENCE_BATCH = 500
 """Examples per forward pass where no gradient is needed: the fastest on CPUs we timed; larger ones spill the caches."""
+INFERENCE_TOKENS = 1 << 13
+"""Of texts with classes: tokens per forward pass, at most, which is fewer examples."""
 INFERENCE_LOGITS = 1 << 23
 """Of a language model: logits per forward pass, at most, which is fewer examples. 32 MiB."""
 
@@ -156,6 +158,7 @@ class Learner:
             if b.is_floating_point() and n not in m._non_persistent_buffers_set
         ]
         self._frozen = {name for name, p in self.module.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        self._frozen -= set(getattr(self.module, "drawn", ()))  # frozen, but to be had from nowhere else
         none = torch.zeros(0, device=self.device)
         self._buffers = torch.cat([none, *(b.detach().reshape(-1).float() for _, _, b in floats)])
         a = 0
@@ -232,7 +235,8 @@ class Learner:
 
     def state_dict(self, model: Model) -> dict[str, Tensor]:
         """A plain state_dict of the model, contiguous CPU tensors, for `nn.Module.load_state_dict`; of a module with
-        frozen parameters, such as one with adapters, without these (`strict=False`)."""
+        frozen parameters, such as one with adapters, without these (`strict=False`). Those that a module names in
+        `drawn`, frozen as they were drawn, are part of it."""
         self._load(model)
         named = self.module.state_dict().items()
         return {name: value.detach().cpu().clone().contiguous() for name, value in named if name not in self._frozen}
@@ -290,6 +294,39 @@ class Learner:
         metrics = {"loss": float(total) / max(steps, 1)}
         return Update(task.id, trained, self._buffers.clone(), n, metrics, None, extra)
 
+    # -- language
+
+    def generate(self, model: Model, prompts: Tensor, length: int, key: Key | None = None) -> Tensor:
+        """How a language model goes on: token ids [n, length] that begin with the prompts [n, l], 1 ≤ l ≤ length.
+
+        Each next token is the most probable one, or with a key drawn from the model's probabilities. After a token that
+        fills short texts there is nothing but that. A module that has `step` (see `models.lstm.LSTM`) is not asked for
+        what it said before.
+        """
+        self._load(model)
+        self.module.eval()
+        step = getattr(self.module, "step", None)
+        made, past, new = prompts.to(self.device), None, prompts.to(self.device)
+        over = torch.zeros(len(made), dtype=torch.bool, device=self.device)
+        draws = None if key is None else key.numpy()
+        with torch.no_grad():
+            while made.shape[1] < length:
+                if step is not None:
+                    logits, past = step(new, past)
+                else:
+                    logits = self.module(made)[:, -1]
+                if draws is None:
+                    new = logits.argmax(-1, keepdim=True)
+                else:
+                    up_to = logits.double().softmax(-1).cumsum(-1)
+                    u = torch.from_numpy(draws.random((len(made), 1))).to(self.device) * up_to[:, -1:]
+                    new = torch.searchsorted(up_to, u, right=True).clamp(max=logits.shape[-1] - 1)
+                if self.data.pad is not None:
+                    new = new.masked_fill(over.unsqueeze(1), self.data.pad)
+                    over = over | (new.squeeze(1) == self.data.pad)
+                made = torch.cat([made, new], 1)
+        return made
+
     # -- the server's work
 
     def _outputs(self, inputs: Tensor, form: Form = LOGITS) -> Tensor:
@@ -302,7 +339,10 @@ class Learner:
     @property
     def _inference_batch(self) -> int:
         if not self.data.causal:
-            return INFERENCE_BATCH
+            tokens = not self.data.inputs.is_floating_point()
+            return (
+                max(1, min(INFERENCE_BATCH, INFERENCE_TOKENS // math.prod(self.shape))) if tokens else INFERENCE_BATCH
+            )
         return max(1, min(INFERENCE_BATCH, INFERENCE_LOGITS // (math.prod(self.shape) * self.classes)))
 
     def _said(self, inputs: Tensor) -> Tensor | None:
