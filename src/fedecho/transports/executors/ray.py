@@ -13,6 +13,7 @@ import math
 import os
 import pickle
 import shutil
+import sys
 import tempfile
 import time
 import warnings
@@ -113,8 +114,9 @@ class Actor:
         self._trainer: Trainer
         self._models: OrderedDict[int, Model] = OrderedDict()
 
-    def begin(self, make: Parcel) -> str | None:
-        """Make the trainer; why it cannot be made, if so."""
+    def begin(self, make: Parcel, path: list[str]) -> str | None:
+        """Make the trainer, from modules found as the server finds them; why it cannot be made, if so."""
+        sys.path += [place for place in path if place not in sys.path]
         try:
             self._trainer = make.open(copy=False)()
         except Exception as fault:
@@ -220,7 +222,9 @@ class Ray:
         self._line.clear()
         self._make = None
         if self._joined:
-            self._ray.shutdown()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                self._ray.shutdown()
             self._joined = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -294,7 +298,27 @@ class Ray:
         Raises:
             ConfigError: when there is no such cluster, or it has too little.
         """
-        ray, self._begun = self._ray, True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves files open
+            self._join()
+        self._begun = True
+        there = self._ray.cluster_resources()
+        cores, gpus = int(there.get("CPU", 0)), there.get("GPU", 0.0)
+        count = self._count or max(1, int(gpus) if self._gpu else cores // self._threads)
+        if cores < count * self._threads or (self._gpu and not gpus):
+            raise ConfigError(
+                f"{count} Ray workers of {self._threads} threads need {count * self._threads} cores"
+                f"{' and a GPU' if self._gpu else ''}; the cluster has {cores} and {gpus:g} GPUs: lower "
+                "executor.workers or executor.threads"
+            )
+        self._options = {"num_cpus": self._threads, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+        if self._gpu:
+            self._options["num_gpus"] = min(1.0, math.floor(1000 * gpus / count) / 1000)
+        self._make = self._ray.put(Parcel.of(self._make))
+        self._workers = [self._start() for _ in range(count)]
+
+    def _join(self) -> None:
+        ray = self._ray
         if not ray.is_initialized():
             quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
             if self._address is not None:
@@ -313,24 +337,10 @@ class Ray:
                         _temp_dir=self._folder, **quiet,
                     )  # fmt: skip
             self._joined = True
-        there = ray.cluster_resources()
-        cores, gpus = int(there.get("CPU", 0)), there.get("GPU", 0.0)
-        count = self._count or max(1, int(gpus) if self._gpu else cores // self._threads)
-        if cores < count * self._threads or (self._gpu and not gpus):
-            raise ConfigError(
-                f"{count} Ray workers of {self._threads} threads need {count * self._threads} cores"
-                f"{' and a GPU' if self._gpu else ''}; the cluster has {cores} and {gpus:g} GPUs: lower "
-                "executor.workers or executor.threads"
-            )
-        self._options = {"num_cpus": self._threads, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-        if self._gpu:
-            self._options["num_gpus"] = min(1.0, math.floor(1000 * gpus / count) / 1000)
-        self._make = ray.put(Parcel.of(self._make))
-        self._workers = [self._start() for _ in range(count)]
 
     def _start(self) -> _Worker:
         worker = _Worker(self._ray.remote(**self._options)(Actor).remote())
-        self._out[worker.actor.begin.remote(self._make)] = worker, None
+        self._out[worker.actor.begin.remote(self._make, sys.path)] = worker, None
         return worker
 
     def _replace(self, worker: _Worker, how: str) -> None:
@@ -352,6 +362,7 @@ class Ray:
             about = f"on task {victim}" if victim is not None else "while they had nothing to do"
             raise WorkerLost(
                 f"{TRIES} Ray workers died {about}, the last one so: {how} Where memory is short lower "
-                f"executor.workers ({len(self._workers) + 1}) or client.batch_size; the records are whole, resume the run"
+                f"executor.workers ({len(self._workers) + 1}) or client.batch_size; the records are whole, resume the "
+                "run"
             )
         self._workers[place] = self._start()
