@@ -402,11 +402,12 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
         for f in dataclasses.fields(part):
             alone = (name, f.name) in {
                 ("executor", "name"),
+                ("executor", "address"),
                 ("transport", "name"),
                 ("population", "assignment"),
                 ("population", "slow_s"),
                 ("population", "availability"),
-            }  # one choice; leaves tables out; excludes counts; asks for a regime; excludes a fraction
+            }  # one choice; asks for it; leaves tables out; excludes counts; asks for a regime; excludes a fraction
             assert f.name in table or alone, f"{name}.{f.name} is not in this test"
             assert alone or getattr(part, f.name) != getattr(defaults, f.name), f"{name}.{f.name} is the default here"
     stage = given["refine"][0]

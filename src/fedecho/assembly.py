@@ -26,7 +26,7 @@ from .records import environment
 from .rng import Key
 from .server import Server, form_of
 from .shelf import shelve
-from .transports.executors import Auto, Executor, Inline, Processes, processes
+from .transports.executors import Auto, Executor, Inline, Processes, Ray, processes
 from .transports.executors.memory import Memory
 
 Judge = Callable[[Model], Mapping[str, float | None]]
@@ -159,8 +159,7 @@ def prepare(config: Config) -> Simulation:
     shared = None
     if parallel:  # everybody trains on the same copy of the data, this process too
         shared = Memory(1)
-        none = (torch.zeros(0), torch.zeros(0))
-        shared.write(0, replace(learner.laid_out(), validation=none, test=none))
+        shared.write(0, _training_part(learner))
         data = replace(shared.read(0, copy=False), validation=data.validation, test=data.test)
         learner = _learner(config, data)
     server = Server(
@@ -249,6 +248,12 @@ def _learner(config: Config, data: Federation) -> Learner:
 
     key, rule, device = Key(config.experiment.seed), config.algorithm.client_rule, config.experiment.device
     return Learner(make, data, config.client, key, rule, device, model.memory_format)
+
+
+def _training_part(learner: Learner) -> Federation:
+    """What workers need of the data."""
+    none = (torch.zeros(0), torch.zeros(0))
+    return replace(learner.laid_out(), validation=none, test=none)
 
 
 def _judge(config: Config, data: Federation, population: populations.Population, learner: Learner) -> Judge:
@@ -376,8 +381,19 @@ class _Workshop:
         return _learner(Config.from_dict(self.tables), self.data.read(0, copy=False))
 
 
+@dataclass(frozen=True)
+class _Kit:
+    """Likewise, with the data themselves: for workers that may be on another machine."""
+
+    tables: dict[str, Any]
+    data: Federation
+
+    def __call__(self) -> Learner:
+        return _learner(Config.from_dict(self.tables), self.data)
+
+
 def _workers(config: Config) -> int:
-    """The worker processes that a run may use; 0 where it trains in its own.
+    """The worker processes on this machine's shared memory that a run may use; 0 where there is none.
 
     `auto` stays there where nothing is gained: on a GPU, with one job at a time or one core to use, and in a process
     that was itself started beside others, as those of `compare --jobs` are.
@@ -388,18 +404,23 @@ def _workers(config: Config) -> int:
     if how.name == "processes":
         return workers
     alone = config.experiment.device != "cpu" or config.server.concurrency == 1
-    if how.name == "inline" or alone or workers == 1 or multiprocessing.parent_process() is not None:
+    if how.name in ("inline", "ray") or alone or workers == 1 or multiprocessing.parent_process() is not None:
         return 0
     return workers
 
 
 def _executor(config: Config, learner: Learner, server: Server, shared: Memory | None) -> Executor:
-    if shared is None:
-        return Inline(learner)
-    make, limit = _Workshop(config.to_dict(), shared), config.experiment.updates
+    how, limit = config.executor, config.experiment.updates
 
     def wanted() -> float:
         return math.inf if limit is None else limit - server.ledger.updates
+
+    if how.name == "ray":
+        gpu, kit = config.experiment.device != "cpu", _Kit(config.to_dict(), _training_part(learner))
+        return Ray(kit, how.workers, wanted, how.address, how.threads, gpu)
+    if shared is None:
+        return Inline(learner)
+    make = _Workshop(config.to_dict(), shared)
 
     def workers() -> Executor:
         return Processes(make, _workers(config), wanted)

@@ -98,13 +98,17 @@ class ExecutorConfig:
     Attributes:
         name: who computes the clients' work (`fedecho list executors`): "inline", this process, a job at a time;
             "processes", workers, ahead of need; "auto", the first until the second pays. The bits are the same.
-        workers: processes that compute; None is one for every `threads` cores that this process may use.
+            "ray": workers on several machines or GPUs.
+        workers: processes that compute; None is one for every `threads` cores that this process may use (or the Ray
+            cluster has; on GPUs, one for each).
         threads: torch threads of each process; 1 is what makes runs equal to the bit on one machine.
+        address: of the Ray cluster to join, "HOST:PORT" or "auto"; None starts one on this machine.
     """
 
     name: str = "inline"
     workers: int | None = None
     threads: int = 1
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -634,6 +638,8 @@ def _cross_faults(parts: Mapping[str, Any]) -> list[str]:
         faults.append(f"data.unlabeled is {data.unlabeled!r}; there are {', '.join(unlabeled_kinds())}")
     if executor and executor.name not in EXECUTORS:
         faults.append(f"executor.name is {executor.name!r}; there are {', '.join(EXECUTORS)}")
+    if executor and executor.address is not None and executor.name != "ray":
+        faults.append(f"executor.address is for executor.name 'ray', not {executor.name!r}; leave it out")
     if people:
         faults += [f"[population] {fault}" for fault in people.faults(data.clients if data else None)]
     return faults

@@ -12,6 +12,7 @@ from ...messages import Model, Task, Update
 from .auto import Auto
 from .inline import Inline
 from .processes import Processes
+from .ray import Ray
 
 
 class Executor(Protocol):
@@ -37,6 +38,6 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
-EXECUTORS = {"inline": Inline, "processes": Processes, "auto": Auto}
+EXECUTORS = {"inline": Inline, "processes": Processes, "auto": Auto, "ray": Ray}
 
-__all__ = ["EXECUTORS", "Auto", "Executor", "Inline", "Processes"]
+__all__ = ["EXECUTORS", "Auto", "Executor", "Inline", "Processes", "Ray"]

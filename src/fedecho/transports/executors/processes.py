@@ -15,14 +15,11 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
-import pickle
 import signal
 import sys
 import time
-import traceback
-from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -33,13 +30,10 @@ from ...errors import WorkerLost
 from ...messages import Model, Task, Update
 from .inline import Trainer
 from .memory import Lock, Memory
+from .work import AHEAD, TRIES, Answer, Line, answer, deaf
 
-AHEAD = 4
-"""Jobs for each worker that are in work or ready ahead of the one awaited."""
 DESKS = 2 * AHEAD
 """For each worker: as many again, for answers that later and more urgent jobs have overtaken."""
-TRIES = 3
-"""Workers that a job may cost before the run is given up."""
 
 _FREE, _READY, _TAKEN, _DONE = range(4)
 
@@ -53,20 +47,10 @@ def _context() -> Any:
     return found
 
 
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """What is started within never hears Ctrl-C, which reaches every process of a terminal: the server decides."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def prepare() -> None:
     """Begin to import what workers need, beside whatever this process does meanwhile."""
     if _context().get_start_method() == "forkserver":
-        with _deaf():
+        with deaf():
             forkserver.ensure_running()
 
 
@@ -121,20 +105,6 @@ class Board:
             return desk
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a worker leaves on a desk: an update, or why there is none; and the seconds of its work by kind."""
-
-    update: Update | None
-    seconds: Mapping[str, float]
-    fault: Exception | None = None
-    trace: str = ""
-
-
-class Trace(Exception):
-    """Where in the worker a fault came from."""
-
-
 # -- in the worker -----------------------------------------------------------------------------------------------------
 
 
@@ -152,32 +122,13 @@ def _work(me: int, make: Callable[[], Trainer], board: Board, desks: Memory, mod
             if desk is None:
                 bell.recv_bytes()
                 continue
-            answer = _answer(trainer, desks.read(desk), models.read(int(board.model[desk]), copy=False))
+            done = answer(trainer, desks.read(desk), models.read(int(board.model[desk]), copy=False))
             try:
-                desks.write(desk, answer)
+                desks.write(desk, done)
             except Exception as fault:  # what a user's rule reports may be anything
-                desks.write(desk, Answer(None, {}, _portable(fault), traceback.format_exc()))
+                desks.write(desk, Answer.failed(fault))
             if board.done(desk):
                 bell.send_bytes(b"done")
-
-
-def _answer(trainer: Trainer, task: Task, model: Model) -> Answer:
-    seconds = getattr(trainer, "seconds", {})
-    before = dict(seconds)
-    try:
-        update = trainer.train(task, model)
-    except Exception as fault:
-        return Answer(None, {}, _portable(fault), traceback.format_exc())
-    return Answer(update, {kind: s - before[kind] for kind, s in seconds.items()})
-
-
-def _portable(fault: Exception) -> Exception:
-    """The fault itself where it can travel between processes."""
-    try:
-        pickle.loads(pickle.dumps(fault))
-        return fault
-    except Exception:
-        return RuntimeError(f"{type(fault).__name__}: {fault}")
 
 
 # -- in the server's process -------------------------------------------------------------------------------------------
@@ -210,8 +161,7 @@ class Processes:
         self._board, self._desks = Board(DESKS * workers, workers), Memory(DESKS * workers)
         self._models = Memory(DESKS * workers)
         self._workers: list[_Worker] = []
-        self._jobs: dict[int, tuple[Task, Model, float]] = {}
-        self._line: list[tuple[float, int]] = []  # (needed_at_s, task) of every job, in order
+        self._line = Line()
         self._desk_of: dict[int, int] = {}
         self._task_at: dict[int, int] = {}
         self._dropped: set[int] = set()  # desks at which somebody works for nothing
@@ -221,8 +171,7 @@ class Processes:
     # -- the interface
 
     def submit(self, task: Task, model: Model, needed_at_s: float) -> None:
-        self._jobs[task.id] = (task, model, needed_at_s)
-        insort(self._line, (needed_at_s, task.id))
+        self._line.add(task, model, needed_at_s)
         self._set_out()
 
     def result(self, task: int) -> Update:
@@ -231,19 +180,14 @@ class Processes:
             self._set_out(task)
             self._wait()
         self.seconds["wait_s"] += time.perf_counter() - began
-        answer: Answer = self._desks.read(self._desk_of[task])
+        answered: Answer = self._desks.read(self._desk_of[task])
         self._forget(task)
         self._lost.clear()
         self._set_out()
-        if answer.update is None:
-            assert answer.fault is not None
-            raise answer.fault from Trace(f"\n{answer.trace}")
-        for kind, seconds in answer.seconds.items():
-            self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
-        return answer.update
+        return answered.read(self.seconds)
 
     def cancel(self, task: int) -> None:
-        if task in self._jobs:
+        if task in self._line.jobs:
             self._forget(task)
             self._set_out()
 
@@ -255,14 +199,13 @@ class Processes:
             worker.process.join()
             worker.process.close()
         self._workers.clear()
-        self._jobs.clear()
+        self._line.clear()
 
     # -- setting jobs out
 
     def _forget(self, task: int) -> None:
         """The job is over, or not wanted any more."""
-        _, _, needed_at_s = self._jobs.pop(task)
-        del self._line[bisect_left(self._line, (needed_at_s, task))]
+        self._line.remove(task)
         if task in self._desk_of:
             self._clear(task)
 
@@ -278,18 +221,18 @@ class Processes:
 
     def _set_out(self, awaited: int | None = None) -> None:
         """Put the jobs needed soonest on desks, the awaited one first, and wake who sleeps."""
-        if not self._workers and self._jobs:
+        if not self._workers and self._line.jobs:
             began = time.perf_counter()
             self._workers = [self._start(place) for place in range(self._board.workers)]
             self.seconds["wait_s"] += time.perf_counter() - began
-        near = self._line[: int(max(0, min(self._wanted(), self._ahead)))]
-        tasks = [task for _, task in near if task not in self._desk_of]
+        near = self._line.first(self._ahead, self._wanted())
+        tasks = [task for task in near if task not in self._desk_of]
         if awaited is not None and awaited not in self._desk_of:
             tasks = [awaited, *(task for task in tasks if task != awaited)]
         if tasks:
             free = self._free(room_for=awaited)
             for task, desk in zip(tasks, free, strict=False):
-                self._put(task, desk, -math.inf if task == awaited else self._jobs[task][2])
+                self._put(task, desk, -math.inf if task == awaited else self._line.jobs[task][2])
         self._wake()
 
     def _free(self, room_for: int | None) -> list[int]:
@@ -309,7 +252,7 @@ class Processes:
         return free
 
     def _put(self, task: int, desk: int, needed_at_s: float) -> None:
-        board, (job, model, _) = self._board, self._jobs[task]
+        board, (job, model, _) = self._board, self._line.jobs[task]
         board.model[desk], board.needed_at_s[desk] = self._room_of(model), needed_at_s
         self._desk_of[task], self._task_at[desk] = desk, task
         self._desks.write(desk, job)
@@ -344,7 +287,7 @@ class Processes:
         here, theirs = there.Pipe()
         what = (place, self._make, self._board, self._desks, self._models, theirs)
         process = there.Process(target=_work, args=what, name=f"fedecho worker {place}", daemon=True)
-        with _deaf():
+        with deaf():
             process.start()
         theirs.close()
         return _Worker(process, here)
