@@ -17,7 +17,6 @@ from work import BATCH, BUFFER, CONCURRENCY, LR, Done, Work, declare_torchvision
 OPERATORS = declare_torchvision()
 
 from appfl.agent import ClientAgent, ServerAgent  # noqa: E402
-from appfl.config import ClientAgentConfig, ServerAgentConfig  # noqa: E402
 from appfl.vsim import AsyncSimDriver, ClientProfile  # noqa: E402
 
 HERE = str(Path(__file__).resolve())
@@ -55,7 +54,6 @@ def main() -> None:
                 "staleness_fn": "polynomial",
                 "staleness_fn_kwargs": {"a": 0.5},
                 "client_weights_mode": "equal",
-                "gradient_based": False,
                 **memory,
             },
             "device": "cpu",
@@ -65,10 +63,7 @@ def main() -> None:
             **memory,
         }
         common = {"train_configs": train, "model_configs": model}
-        made = OmegaConf.merge(
-            OmegaConf.structured(ServerAgentConfig),
-            OmegaConf.create({"client_configs": common, "server_configs": server}),
-        )
+        made = OmegaConf.create({"client_configs": common, "server_configs": server})
         agent = ServerAgent(server_agent_config=made)
         clients = [client_agent(work, number, logs, memory, agent) for number in range(work.clients)]
         profiles = {
@@ -99,7 +94,7 @@ def client_agent(work: Work, number: int, logs: str, memory: dict[str, Any], ser
         },
         **memory,
     }
-    agent = ClientAgent(OmegaConf.merge(OmegaConf.structured(ClientAgentConfig), OmegaConf.create(settings)))
+    agent = ClientAgent(OmegaConf.create(settings))
     agent.load_config(server.get_client_configs())
     return agent
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +11,16 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from work import mlp  # noqa: E402
+from work import arrays, mlp  # noqa: E402
 
 
 def build() -> nn.Module:
     return mlp()
 
 
-@cache
-def _arrays(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    held = np.load(path)
-    return held["offsets"], held["inputs"], held["labels"]
-
-
 def data(path: str, client: int) -> tuple[TensorDataset, None]:
-    offsets, inputs, labels = _arrays(path)
+    held = arrays(path)
+    offsets, inputs, labels = held["offsets"], held["inputs"], held["labels"]
     part = slice(int(offsets[client]), int(offsets[client + 1]))
     return TensorDataset(torch.from_numpy(inputs[part]), torch.from_numpy(labels[part])), None
 
