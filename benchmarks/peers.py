@@ -3,10 +3,10 @@
     python benchmarks/peers.py install [--peers pfl,appfl] [--envs FOLDER]
     python benchmarks/peers.py run [--peers …] [--pairs 3] [--jobs 60] [--json]
 
-`install` gives each peer a virtual environment of its own, from PyPI. `run` starts a driver (`benchmarks/peers/`) for each
-run, in that environment: 50 clients with 1,000 images of Fashion-MNIST each, an MLP 784-512-256-10, 20 steps of SGD a job,
-one torch thread, no evaluation. Timed is from the first job to the last; imports and loading are not. Each pair is ours
-(inline), then a peer.
+`install` gives each peer a virtual environment of its own, from PyPI. `run` starts a driver (`benchmarks/peers/`) for
+each run, in that environment: 50 clients with 1,000 images of Fashion-MNIST each, an MLP 784-512-256-10, 20 steps of SGD
+a job, one torch thread, no evaluation. Timed is from the first job to the last; imports and loading are not. Each pair
+is ours (inline), then a peer.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ OURS = Peer("fedecho, FedBuff, inline", "ours.py", "inline")
 PEERS = {
     "processes": Peer("fedecho, FedBuff, two workers", "ours.py", "processes"),
     "bare": Peer("bare PyTorch loop, no server", "bare.py"),
-    "pfl": Peer("pfl 0.6.0, FederatedAveraging, synchronous", "pfl_driver.py", env="pfl", packages=("pfl[pytorch]==0.6.0",)),
+    "pfl": Peer(
+        "pfl 0.6.0, FederatedAveraging, synchronous", "pfl_driver.py", env="pfl", packages=("pfl[pytorch]==0.6.0",)
+    ),
     "appfl_fast": Peer(
         "APPFL 1.12.0 vsim, FedBuff, optimize_memory=False", "appfl_driver.py", "fast", "appfl", ("appfl==1.12.0",)
     ),
@@ -123,7 +125,9 @@ def install(peers: Sequence[str], envs: Path) -> None:
         subprocess.run([*pip, "torch", *peer.packages], check=True)
 
 
-def run(peers: Sequence[str], envs: Path, pairs: int, jobs: int) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]:
+def run(
+    peers: Sequence[str], envs: Path, pairs: int, jobs: int
+) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]:
     missing = [name for name in peers if not python(PEERS[name], envs).exists()]
     if missing:
         raise SystemExit(f"not installed in {envs}: {', '.join(missing)}; run `python benchmarks/peers.py install`")
@@ -137,7 +141,9 @@ def run(peers: Sequence[str], envs: Path, pairs: int, jobs: int) -> dict[str, li
     for pair in range(pairs):
         for name in peers:
             found[name].append((drive(OURS, envs, work, jobs), drive(PEERS[name], envs, work, jobs)))
-            print(f"pair {pair + 1}, {name}", file=sys.stderr, flush=True)
+            ours, peer = found[name][-1]
+            told = f"{peer['wall_s']:.2f} s, ours {ours['wall_s']:.2f} s"
+            print(f"pair {pair + 1}, {name}: {told}", file=sys.stderr, flush=True)
     return found
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from work import arrays, mlp  # noqa: E402
+from work import arrays, mlp
 
 
 def build() -> nn.Module:

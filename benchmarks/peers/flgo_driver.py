@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from work import BATCH, BUFFER, CONCURRENCY, LR, Done, Work, declare_torchvision
@@ -48,7 +49,7 @@ class Given(BasicPartitioner):
 
     def __call__(self, data: object) -> list[list[int]]:
         ends = self.work.offsets.tolist()
-        return [list(range(first, end)) for first, end in zip(ends, ends[1:], strict=False)]
+        return [list(range(first, end)) for first, end in pairwise(ends)]
 
 
 def main() -> None:
@@ -85,7 +86,9 @@ def main() -> None:
             runner.run()
         work.stop()
         state = runner.model.state_dict()
-    work.tell(dict(zip(("0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"), state.values(), strict=True)))
+    work.tell(
+        dict(zip(("0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"), state.values(), strict=True))
+    )
 
 
 if __name__ == "__main__":

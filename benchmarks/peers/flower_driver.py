@@ -12,11 +12,11 @@ os.environ["PYTHONPATH"] = str(HERE)
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
+from flower_parts import app, held  # noqa: E402
 from flwr.app import ArrayRecord, Context  # noqa: E402
 from flwr.serverapp import Grid, ServerApp  # noqa: E402
 from flwr.serverapp.strategy import FedAvg  # noqa: E402
 from flwr.simulation import run_simulation  # noqa: E402
-from flower_parts import app, held  # noqa: E402
 from work import BUFFER, Work, mlp  # noqa: E402
 
 os.environ["PEERS_WORK"] = "\n".join(sys.argv[1:4])

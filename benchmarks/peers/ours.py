@@ -85,7 +85,9 @@ def main() -> None:
     finally:
         setup.executor.close()
     exported = setup.learner.state_dict(setup.server.model)
-    work.tell(dict(zip(("0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"), exported.values(), strict=True)))
+    work.tell(
+        dict(zip(("0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"), exported.values(), strict=True))
+    )
 
 
 if __name__ == "__main__":
