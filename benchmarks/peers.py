@@ -4,9 +4,9 @@
     python benchmarks/peers.py run [--peers …] [--pairs 3] [--jobs 60] [--json]
 
 `install` gives each peer a virtual environment of its own, from PyPI. `run` starts a driver (`benchmarks/peers/`) for
-each run, in that environment: 50 clients with 1,000 images of Fashion-MNIST each, an MLP 784-512-256-10, 20 steps of SGD
-a job, one torch thread, no evaluation. Timed is from the first job to the last; imports and loading are not. Each pair
-is ours (inline), then a peer.
+each run, in that environment: 50 clients with 1,000 images of Fashion-MNIST each, an MLP 784-512-256-10, 20 steps of
+SGD a job, one torch thread, no evaluation. Timed is from the first job to the last; imports and loading are not.
+Each pair is ours (inline), then a peer.
 """
 
 from __future__ import annotations
