@@ -90,6 +90,17 @@ def test_the_batch_variant_uses_the_mini_batchs_mean_uncertainty() -> None:
     assert loss_of(Echo(alpha="batch"), [2, 0]) == pytest.approx(loss_by_hand([mean, mean], [2, 0]), rel=1e-5)
 
 
+def test_by_agreement_only_examples_on_which_student_and_teacher_differ_have_a_hard_label() -> None:
+    """The student says 0, 0, 0 and the teacher 0, 2 or 1, 2: the first example is soft only."""
+    assert [row.index(max(row)) for row in S] == [0, 0, 0]
+    assert [row.index(max(row)) for row in P][::2] == [0, 2]
+    assert P[1].index(max(P[1])) != 0
+    alphas = [1.0, 0.2 + 0.6 * entropy(P[1]), 0.2 + 0.6 * entropy(P[2])]
+    echo = Echo(alpha="agreement", alpha_min=0.2, alpha_max=0.8)
+    assert loss_of(echo, [0, 1, 2]) == pytest.approx(loss_by_hand(alphas, [0, 1, 2]), rel=1e-5)
+    assert loss_of(echo, [0, 1, 2]) != pytest.approx(loss_of(Echo(), [0, 1, 2]), rel=1e-3)
+
+
 @pytest.mark.parametrize(("alpha", "temperature"), [(1.0, 1.0), (1.0, 3.0), (0.0, 1.0), (0.0, 3.0), (0.4, 2.0)])
 def test_soft_only_hard_only_and_temperature(alpha: float, temperature: float) -> None:
     echo = Echo(alpha_min=alpha, alpha_max=alpha, temperature=temperature)

@@ -32,7 +32,7 @@ class BalancedEcho(Echo):
         clip: ν.
         alpha_min: 1 by default: soft labels only.
         alpha_max: likewise.
-        alpha: "sample" or "batch".
+        alpha: "sample", "batch" or "agreement".
         average: "logits"; the correction is one of logits.
         temperature: as in `Echo`.
         teachers: weights of the rows.

@@ -68,7 +68,10 @@ class Echo(Stage):
         clip: ν, the largest gradient norm; 0 does not clip.
         alpha_min: α of a certain teacher. alpha_min = alpha_max = 1 is soft labels only, = 0 hard labels only.
         alpha_max: α of a uniform teacher.
-        alpha: "sample" weighs each example by its own h (the paper's reading), "batch" by the mini-batch's mean.
+        alpha: "sample" weighs each example by its own h (the paper's reading), "batch" by the mini-batch's mean;
+            "agreement" (ours) is "sample" where the student's most probable class is not ŷ, and 1 where it is: a hard
+            label that the student gives already teaches it nothing but to be sure of it. α as recorded does not count
+            these.
         average: what the ensemble averages, "logits" (the paper's) or "probabilities".
         temperature: softens p (also where its uncertainty h is taken) and s in the KL term, which is then multiplied by
             the temperature's square (Hinton et al. 2015).
@@ -96,7 +99,7 @@ class Echo(Stage):
     clip: float = 1.0
     alpha_min: float = 0.2
     alpha_max: float = 0.8
-    alpha: Literal["sample", "batch"] = "sample"
+    alpha: Literal["sample", "batch", "agreement"] = "sample"
     average: Literal["logits", "probabilities"] = "logits"
     temperature: float = 1.0
     teachers: Literal["uniform", "certainty", "staleness"] = "uniform"
@@ -251,7 +254,10 @@ class Echo(Stage):
     def _divergence(self, logits: Tensor, p: Tensor, hard: Tensor, h: Tensor, negative_entropy: Tensor) -> Tensor:
         """The mean over a batch of α·KL(p ‖ s) + (1 − α)·CE(ŷ, s)."""
         a = self.alpha_min + (self.alpha_max - self.alpha_min) * h
-        a = a if self.alpha == "sample" else a.mean()
+        if self.alpha == "batch":
+            a = a.mean()
+        elif self.alpha == "agreement":
+            a = torch.where(logits.argmax(-1) == hard, torch.ones_like(a), a)
         log_s = F.log_softmax(logits / self.temperature, -1)
         kl = negative_entropy - (p * log_s).sum(-1)
         ce = F.cross_entropy(logits, hard, reduction="none")
