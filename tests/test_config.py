@@ -382,6 +382,7 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     [executor]
     workers = 3
     threads = 2
+    batch = 4
     [records]
     checkpoint_every_s = 5
     tensorboard = true

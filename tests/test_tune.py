@@ -113,6 +113,7 @@ def test_the_command_searches_writes_what_compare_takes_and_continues(
         "name": "experiment",
         "evaluate": "test",
         "device": "cpu",
+        "continuations": 0,
     }
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("summary.json")}
     assert main([*command, "--seeds", "5,6", "--out", str(out), "--json"]) == 0

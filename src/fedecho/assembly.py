@@ -26,7 +26,7 @@ from .records import environment
 from .rng import Key
 from .server import Server, form_of
 from .shelf import shelve
-from .transports.executors import Auto, Executor, Inline, Processes, Ray, processes
+from .transports.executors import Auto, Executor, Inline, Processes, Ray, Vectorized, processes
 from .transports.executors.memory import Memory
 
 Judge = Callable[[Model], Mapping[str, float | None]]
@@ -404,7 +404,12 @@ def _workers(config: Config) -> int:
     if how.name == "processes":
         return workers
     alone = config.experiment.device != "cpu" or config.server.concurrency == 1
-    if how.name in ("inline", "ray") or alone or workers == 1 or multiprocessing.parent_process() is not None:
+    if (
+        how.name in ("inline", "ray", "vectorized")
+        or alone
+        or workers == 1
+        or multiprocessing.parent_process() is not None
+    ):
         return 0
     return workers
 
@@ -418,6 +423,14 @@ def _executor(config: Config, learner: Learner, server: Server, shared: Memory |
     if how.name == "ray":
         gpu, kit = config.experiment.device != "cpu", _Kit(config.to_dict(), _training_part(learner))
         return Ray(kit, how.workers, wanted, how.address, how.threads, gpu)
+    why_not = learner.why_not_together
+    if how.name == "vectorized" and why_not is not None:
+        raise ConfigError(
+            f"executor.name is 'vectorized', and model.name {config.model.name!r} {why_not}, or take another executor"
+        )
+    gpu = torch.device(config.experiment.device).type == "cuda"
+    if how.name == "vectorized" or (how.name == "auto" and gpu and why_not is None):
+        return Vectorized(learner, how.batch, wanted)
     if shared is None:
         return Inline(learner)
     make = _Workshop(config.to_dict(), shared)

@@ -98,17 +98,21 @@ class ExecutorConfig:
     Attributes:
         name: who computes the clients' work (`fedecho list executors`): "inline", this process, a job at a time;
             "processes", workers, ahead of need; "auto", the first until the second pays. The bits are the same.
-            "ray": workers on several machines or GPUs.
+            "ray": workers on several machines or GPUs. "vectorized": this process, many clients at once as one batched
+            program, to other rounding errors; on a GPU, "auto" is that.
         workers: processes that compute; None is one for every `threads` cores that this process may use (or the Ray
             cluster has; on GPUs, one for each).
         threads: torch threads of each process; 1 is what makes runs equal to the bit on one machine.
         address: of the Ray cluster to join, "HOST:PORT" or "auto"; None starts one on this machine.
+        batch: of "vectorized": jobs in one program, at most; it costs three or four times the model for each, and their
+            activations.
     """
 
     name: str = "inline"
     workers: int | None = None
     threads: int = 1
     address: str | None = None
+    batch: int = 16
 
 
 @dataclass(frozen=True)
@@ -550,8 +554,9 @@ _RANGES: dict[tuple[Callable[[float], bool], str], str] = {
     "max_staleness a b mu tau_c over_selection round_deadline_s staleness_power refine.steps prior top_k continuations "
     "lam sigma iota similarity_weight tau_algo distill_after generate_after adversarial",
     _AT_LEAST_1: "updates versions eval_every clients classes_per_client max_examples unlabeled_size epochs steps "
-    "batch_size concurrency workers buffer_size cohort threads every evaluate_every max_rows staleness_bound warm_up "
-    "length test_size teachers generate_every pool_size synthesis_batch synthesis_steps latent_size width probes",
+    "batch batch_size concurrency workers buffer_size cohort threads every evaluate_every max_rows staleness_bound "
+    "warm_up length test_size teachers generate_every pool_size synthesis_batch synthesis_steps latent_size width "
+    "probes",
     _ABOVE_0: "virtual_time_s lr alpha noise_multiplier gamma eps temperature prior_floor mu_alpha staleness_weight "
     "s_max generator_lr latent_lr probe_temperature",
     _ABOVE_0_OR_INF: "max_change_norm max_change_ratio checkpoint_every_s",

@@ -13,6 +13,7 @@ from .auto import Auto
 from .inline import Inline
 from .processes import Processes
 from .ray import Ray
+from .vectorized import Vectorized
 
 
 class Executor(Protocol):
@@ -38,6 +39,6 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
-EXECUTORS = {"inline": Inline, "processes": Processes, "auto": Auto, "ray": Ray}
+EXECUTORS = {"inline": Inline, "processes": Processes, "auto": Auto, "vectorized": Vectorized, "ray": Ray}
 
-__all__ = ["EXECUTORS", "Auto", "Executor", "Inline", "Processes", "Ray"]
+__all__ = ["EXECUTORS", "Auto", "Executor", "Inline", "Processes", "Ray", "Vectorized"]
