@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help browser install demo test test-slow lint bench docs clean
+.PHONY: help browser install demo test test-slow lint bench bench-peers docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -54,6 +54,10 @@ bench: $(VENV)/.dev ## what the engine, the executors, the echo and the live ser
 	$(BIN)/python benchmarks/events.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/flower.py
+
+bench-peers: $(VENV)/.dev ## the same work in other simulators, each in an environment of its own (docs/peers.md)
+	$(BIN)/python benchmarks/peers.py install
+	$(BIN)/python benchmarks/peers.py run
 
 docs: $(VENV)/.dev ## the API's pages, into build/docs
 	$(BIN)/pdoc --output-directory build/docs fedecho

@@ -15,6 +15,7 @@ import statistics
 import time
 
 import torch
+
 from fedecho.assembly import prepare
 from fedecho.config import Config
 from fedecho.server import serve

@@ -139,6 +139,16 @@ def settle(shop: Workshop, n: int) -> None:
     time.sleep(0.2)
 
 
+def test_workers_can_be_ready_before_the_first_job(start: Any) -> None:
+    executor, _ = start(2)
+    executor.start()
+    children = {child.pid for child in multiprocessing.active_children() if "fedecho worker" in child.name}
+    assert len(children) == 2
+    submit(executor, 0, 1.0)
+    check(executor.result(0), 0)
+    assert children == {child.pid for child in multiprocessing.active_children() if "fedecho worker" in child.name}
+
+
 def test_jobs_are_computed_in_the_order_in_which_they_are_needed(start: Any) -> None:
     executor, shop = start()
     for task, at_s in ((0, 9.0), (1, 3.0), (2, 5.0), (3, 1.0)):

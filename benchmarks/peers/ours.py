@@ -13,6 +13,7 @@ from fedecho.assembly import prepare
 from fedecho.config import Config
 from fedecho.messages import Event, Fact
 from fedecho.server import serve
+from fedecho.transports.executors import Processes
 from fedecho.transports.simulated import SimulatedTransport
 
 
@@ -32,7 +33,7 @@ def config(jobs: int, setting: str = "inline") -> Config:
         "model": {"name": "mlp", "hidden": [512, 256]},
         "client": {"epochs": 1, "batch_size": BATCH, "lr": LR},
         "server": {"concurrency": CONCURRENCY, "buffer_size": BUFFER},
-        "algorithm": {"name": "fedbuff", "lr": 1.0},
+        "algorithm": {"name": "fedbuff", "lr": 0.3},
         "population": {"name": "large", "class_counts": [29, 14, 7]},
         "executor": {"name": setting, **workers},
     }
@@ -78,6 +79,8 @@ def main() -> None:
     )
     if not same:
         raise SystemExit("the exported split is not that of the run: remove it, and export again")
+    if isinstance(setup.executor, Processes):
+        setup.executor.start()
     try:
         work.start()
         serve(setup.server, SimulatedTransport(setup.population, setup.executor), Count(work))

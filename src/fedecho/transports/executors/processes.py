@@ -191,6 +191,12 @@ class Processes:
             self._forget(task)
             self._set_out()
 
+    def start(self) -> None:
+        """Have the workers ready; else they are started with the first job. For whoever times what follows."""
+        self._hire()
+        while not all(worker.ready for worker in self._workers):
+            self._wait()
+
     def close(self) -> None:
         for worker in self._workers:
             worker.bell.close()
@@ -221,10 +227,8 @@ class Processes:
 
     def _set_out(self, awaited: int | None = None) -> None:
         """Put the jobs needed soonest on desks, the awaited one first, and wake who sleeps."""
-        if not self._workers and self._line.jobs:
-            began = time.perf_counter()
-            self._workers = [self._start(place) for place in range(self._board.workers)]
-            self.seconds["wait_s"] += time.perf_counter() - began
+        if self._line.jobs:
+            self._hire()
         near = self._line.first(self._ahead, self._wanted())
         tasks = [task for task in near if task not in self._desk_of]
         if awaited is not None and awaited not in self._desk_of:
@@ -281,6 +285,14 @@ class Processes:
                 self._workers[place].bell.send_bytes(b"wake")
 
     # -- the workers' lives
+
+    def _hire(self) -> None:
+        """Start the workers, unless there are some."""
+        if self._workers:
+            return
+        began = time.perf_counter()
+        self._workers = [self._start(place) for place in range(self._board.workers)]
+        self.seconds["wait_s"] += time.perf_counter() - began
 
     def _start(self, place: int) -> _Worker:
         there = _context()
