@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedecho import Config, resume, run
 from fedecho.assembly import prepare
@@ -155,6 +156,18 @@ class Scribe:
         return [Update(task.id, model.weights, model.buffers, 1) for task, model in given]
 
 
+class Choosy(nn.Module):
+    """What it does hangs on the numbers it sees."""
+
+    def __init__(self, shape: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(x.flatten(1))
+        return logits if float(logits.sum()) > 0 else -logits
+
+
 def nothing() -> Tensor:
     return torch.zeros(1)
 
@@ -203,7 +216,12 @@ def test_a_whole_run_ends_where_inline_does(tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_be_batched_is_refused() -> None:
     tables = {**TABLES, "executor": {"name": "vectorized"}}
-    with pytest.raises(ConfigError, match="'resnet18' has running statistics; take group norm, or take another exec"):
+    with pytest.raises(ConfigError, match=r"'resnet18' has running statistics, .*take another executor"):
         prepare(Config.from_dict({**tables, "model": {"name": "resnet18", "norm": "batch"}}))
+    with pytest.raises(ConfigError, match="'test_vectorized:Choosy' cannot be batched over weights"):
+        prepare(Config.from_dict({**tables, "model": {"name": "test_vectorized:Choosy"}}))
+    text = {**TABLES["data"], "dataset": "shakespeare", "partition": "iid", "max_examples": 4, "test_size": 10}
+    with pytest.raises(ConfigError, match="'lstm' is recurrent"):
+        prepare(Config.from_dict({**tables, "data": text, "model": {"name": "lstm"}}))
     assert isinstance(prepare(Config.from_dict(tables)).executor, Vectorized)
     assert isinstance(prepare(Config.from_dict(TABLES)).executor, Inline)

@@ -423,14 +423,16 @@ def _executor(config: Config, learner: Learner, server: Server, shared: Memory |
     if how.name == "ray":
         gpu, kit = config.experiment.device != "cpu", _Kit(config.to_dict(), _training_part(learner))
         return Ray(kit, how.workers, wanted, how.address, how.threads, gpu)
-    why_not = learner.why_not_together
-    if how.name == "vectorized" and why_not is not None:
-        raise ConfigError(
-            f"executor.name is 'vectorized', and model.name {config.model.name!r} {why_not}, or take another executor"
-        )
     gpu = torch.device(config.experiment.device).type == "cuda"
-    if how.name == "vectorized" or (how.name == "auto" and gpu and why_not is None):
-        return Vectorized(learner, how.batch, wanted)
+    if how.name == "vectorized" or (how.name == "auto" and gpu):
+        why_not = learner.why_not_together
+        if why_not is None:
+            return Vectorized(learner, how.batch, wanted)
+        if how.name == "vectorized":
+            raise ConfigError(
+                f"executor.name is 'vectorized', and model.name {config.model.name!r} {why_not}: change the model, or "
+                "take another executor"
+            )
     if shared is None:
         return Inline(learner)
     make = _Workshop(config.to_dict(), shared)

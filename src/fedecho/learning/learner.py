@@ -294,7 +294,18 @@ class Learner:
     @property
     def why_not_together(self) -> str | None:
         """Why `train_many` cannot train this module, if it cannot."""
-        return why_not(self.module)
+        reason = why_not(self.module)
+        if reason is not None:
+            return reason
+        self.module.eval()
+        start, example = self._initial, self._inputs[:1]
+        two = (torch.stack([part, part]) for part in (start.weights, start.buffers, example))
+        weights, buffers, inputs = two
+        try:
+            torch.func.vmap(self._functional)(self._views(weights), self._named_buffers(buffers), inputs)
+        except Exception as fault:  # whatever torch or the module raises
+            return f"cannot be batched over weights ({str(fault).strip().splitlines()[0]})"
+        return None
 
     def train_many(self, jobs: Sequence[tuple[Task, Model]]) -> list[Update]:
         """Local training of several jobs as one batched program: every client's own batches, from its own version.

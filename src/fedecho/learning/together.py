@@ -50,9 +50,9 @@ def why_not(module: nn.Module) -> str | None:
     """Why this module cannot be trained for many clients at once, if it cannot."""
     for part in module.modules():
         if isinstance(part, _NormBase) and part.track_running_stats:
-            return "has running statistics; take group norm"
+            return "has running statistics, and group norm has none"
         if isinstance(part, _DropoutNd) and part.p > 0:
-            return "has dropout, which draws from one generator in turn; set it to 0"
+            return "has dropout, which draws from one generator in turn"
         if isinstance(part, nn.RNNBase):
             return "is recurrent, which torch.func cannot batch over weights"
     return None
