@@ -45,6 +45,7 @@ ROOMS = [
     "report",
     "flower",
     "cli",
+    "__main__",
 ]
 """From the ground up."""
 

@@ -438,3 +438,9 @@ def test_a_users_own(own: str, capsys: Captured) -> None:
     (run,) = json.loads(out)["runs"]
     assert run["model_sha256"] == found["model_sha256"]
     assert run["run_dir"] is None
+
+
+def test_the_package_is_run_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "fedecho", "list", "executors"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "vectorized" in done.stdout

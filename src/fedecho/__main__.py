@@ -1,0 +1,6 @@
+"""`python -m fedecho` is `fedecho`."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
