@@ -14,10 +14,12 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from measure import Row, show
+from peers import PEERS
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = {
@@ -32,18 +34,37 @@ SCRIPTS = {
     "peers": ["peers.py", "run"],
 }
 BY_NAME = ("flower", "peers")
+QUICK = {"peers": ["--pairs", "1"]}
+PEER_TARGETS = {"processes": "≤ 0.56", "pfl": "> 1.00", "appfl_fast": "> 1.00", "appfl": "≥ 3.00", "flgo": "≥ 3.00"}
+"""Of the wall time over ours with one thread; our own two workers are to do 1.8 times the work."""
+
+
+def peer_rows(runs: Mapping[str, Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]]) -> list[Row]:
+    """Of what the drivers told, for each peer in pairs (ours, the peer's)."""
+    return [
+        Row(f"{PEERS[name].title}: {what} over ours", [peer[key] / ours[key] for ours, peer in pairs], "", target)
+        for name, pairs in runs.items()
+        for key, what, target in (("wall_s", "time", PEER_TARGETS.get(name, "")), ("cpu_s", "CPU time", ""))
+    ]
 
 
 def rows(names: list[str], quick: bool, failed: list[str]) -> Iterator[Row]:
     for name in names:
         print(f"{name} …", file=sys.stderr, end="", flush=True)
         script, *options = SCRIPTS[name]
-        words = [sys.executable, str(HERE / script), *options, "--json", *(["--quick"] if quick else [])]
+        words = [
+            sys.executable,
+            str(HERE / script),
+            *options,
+            "--json",
+            *(QUICK.get(name, ["--quick"]) if quick else []),
+        ]
         began = time.perf_counter()
         ran = subprocess.run(words, capture_output=True, text=True, check=False, cwd=HERE.parent)
         print(f" {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         try:
-            found = [Row(**row) for row in json.loads(ran.stdout)["rows"]]
+            told = json.loads(ran.stdout)
+            found = peer_rows(told) if name == "peers" else [Row(**row) for row in told["rows"]]
         except (ValueError, KeyError, TypeError):
             failed.append(name)
             print(f"{name} failed:\n{ran.stdout[-500:]}\n{ran.stderr[-2000:]}", file=sys.stderr, flush=True)
