@@ -46,14 +46,8 @@ lint: $(VENV)/.dev ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev ## what the engine, the executors, the echo and the live server cost (40 minutes; docs/performance.md)
-	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/overhead.py --model mlp
-	$(BIN)/python benchmarks/executors.py
-	$(BIN)/python benchmarks/echo.py
-	$(BIN)/python benchmarks/events.py
-	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/flower.py
+bench: $(VENV)/.dev ## what a run costs, one table (15 minutes; BENCH=--quick: 8; BENCH=--all: Flower and peers, too)
+	$(BIN)/python benchmarks/table.py $(BENCH)
 
 bench-peers: $(VENV)/.dev ## the same work in other simulators, each in an environment of its own (docs/peers.md)
 	$(BIN)/python benchmarks/peers.py install

@@ -1,6 +1,6 @@
 """How fast the engine is by itself: events a second of a run whose clients train nothing.
 
-    python benchmarks/events.py [--events 20000] [--repeats 5]
+    python benchmarks/events.py [--quick] [--events 20000] [--repeats 5]
 
 The server, FedBuff, the virtual clock and the population of a real run, a model of ten weights; a client answers with
 the model that it was sent, moved a little. An arrival makes a dispatch too, and every fifth an aggregation: the events
@@ -10,10 +10,9 @@ that the records count, 2.2 an arrival. With `records` the journal writes them i
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +25,9 @@ from fedecho.rng import Key
 from fedecho.server import Server, ServerConfig, Stop, serve
 from fedecho.transports.executors import Inline
 from fedecho.transports.simulated import SimulatedTransport
+from measure import Row, command
+
+OPTIONS = {"events": (20_000, 20_000), "repeats": (5, 3)}
 
 
 class Idle:
@@ -79,25 +81,14 @@ def rate(clients: int, concurrency: int, events: int, weights: int = 10, records
         return events / (time.perf_counter() - began)
 
 
-def _spread(rates: Sequence[float]) -> str:
-    return f"{statistics.median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=20_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
+def rows(given: argparse.Namespace) -> Iterator[Row]:
     torch.set_num_threads(1)
-    print(f"{'clients':>8} {'in flight':>10} {'records':>8} {'arrivals a second':>26} {'recorded events a second':>26}")
+    rate(50, 25, 2000)  # warms up
     for clients, concurrency, records in ((50, 25, False), (10_000, 1_000, False), (10_000, 1_000, True)):
-        found = sorted(rate(clients, concurrency, given.events, records=records) for _ in range(given.repeats))
-        spreads = [_spread([each * rate for rate in found]) for each in (1.0, 2.2)]
-        print(
-            f"{clients:8} {concurrency:10} {'yes' if records else 'no':>8} {spreads[0]:>26} {spreads[1]:>26}",
-            flush=True,
-        )
+        found = [rate(clients, concurrency, given.events, records=records) for _ in range(given.repeats)]
+        what = f"no training, {clients:,} clients, {concurrency:,} in flight{', records written' if records else ''}"
+        yield Row(what, [2.2 * each for each in found], "events/s", "" if records else "≥ 20,000")
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, OPTIONS, rows)

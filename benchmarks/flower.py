@@ -1,7 +1,7 @@
 """What fedecho's server costs on a live Flower federation, with real processes and clients that sleep: updates per
 second over those of the barest loop that Flower's messages allow.
 
-    python benchmarks/flower.py [--job-s 10] [--updates 24] [--pairs 2]
+    python benchmarks/flower.py [--quick] [--job-s 10] [--updates 24] [--pairs 2]
 
 A SuperLink and four SuperNodes on this machine. Each pair runs the same jobs twice: with a loop that only pushes and
 pulls messages, and with FedBuff. The bare loop asks for all answers at once, which is cheapest, and stops when a client
@@ -12,41 +12,40 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+from measure import Row, command
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "examples" / "flower"))
 from deploy import Deployment  # noqa: E402
 
+OPTIONS = {"job-s": (10.0, 10.0), "updates": (24, 12), "pairs": (2, 1)}
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--job-s", type=float, default=10.0)
-    parser.add_argument("--updates", type=int, default=24)
-    parser.add_argument("--pairs", type=int, default=2)
-    given = parser.parse_args()
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as temporary, Deployment(Path(temporary), secure=False) as deployment:
         for number in range(4):
             deployment.start_node(number, 4)
-        ratios = []
+        ratios, shares = [], dict[str, list[float]](bare=[], fedbuff=[])
         for pair in range(given.pairs):
             told = {}
             for server in ("bare", "fedbuff") if pair % 2 == 0 else ("fedbuff", "bare"):
                 out = Path(temporary) / f"{server}-{pair}.json"
-                settings = {"server": server, "job-s": given.job_s, "updates": given.updates, "out": out}
+                settings = {"server": server, "job-s": getattr(given, "job-s"), "updates": given.updates, "out": out}
                 deployment.run(HERE / "flower_app", settings).wait()
                 if not out.exists():
                     raise SystemExit(deployment.log("run").read_text())
                 told[server] = json.loads(out.read_text())
-                rate = given.updates / told[server]["wall_s"]
-                share = told[server]["server_cpu_s"] / told[server]["wall_s"]
-                print(f"{server:8} {rate:.3f} updates/s, server busy {100 * share:.1f} % of one core", flush=True)
+                shares[server].append(100 * told[server]["server_cpu_s"] / told[server]["wall_s"])
             ratios.append(told["bare"]["wall_s"] / told["fedbuff"]["wall_s"])
-        print(f"fedbuff's updates per second over the bare loop's: {statistics.median(ratios):.3f} {ratios}")
+        yield Row("Flower, four nodes: FedBuff's updates/s over a bare message loop's", ratios)
+        yield Row("  FedBuff's server: busy, of one core", shares["fedbuff"], "%")
+        yield Row("  the bare loop: busy, of one core", shares["bare"], "%")
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, OPTIONS, rows)

@@ -1,9 +1,12 @@
-"""What a run's processes hold together, at most, against the number of clients.
+"""What a run's processes hold together, at most, against the number of clients and the versions in flight.
 
-    python benchmarks/memory.py [--updates 1500] [--clients 1000,10000]
+    python benchmarks/memory.py [--quick] [--updates 1200] [--clients 100,1000,10000]
 
-FedEcho with LeNet-5 on Fashion-MNIST, a tenth of the clients at work at once, a bank of at most 1,000 float16 rows, two
-workers. A page that several processes share counts once (PSS, from Linux's /proc).
+LeNet-5 on Fashion-MNIST, a tenth of the clients at work at once, two workers. FedEcho keeps a bank of at most 1,000
+float16 rows; FedBuff with 10,000 clients aggregates at every fifth arrival, or at each: then nearly every job in flight
+has a version of its own. A page that several processes share counts once (PSS, from Linux's /proc, read every 0.1 s).
+Beside it an upper bound that misses no peak: each process's own high-water mark, summed, a shared page counting in
+each.
 """
 
 from __future__ import annotations
@@ -12,8 +15,15 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from measure import FASHION, Row, command
+
+OPTIONS = {"config": (FASHION, FASHION), "updates": (1200, 1200), "clients": ("100,1000,10000", "10000")}
+EVERY_S = 0.1
 
 
 def tree(root: int) -> list[int]:
@@ -32,43 +42,54 @@ def tree(root: int) -> list[int]:
     return found
 
 
-def held_mib(processes: list[int]) -> float:
-    total = 0
+def held_mib(processes: list[int], file: str, field: str) -> dict[int, float]:
+    """A field of each process's file in /proc, in MiB; of those that are still there."""
+    found = {}
     for process in processes:
         try:
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+            lines = Path(f"/proc/{process}/{file}").read_text().splitlines()
         except OSError:
             continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024
+        found[process] = sum(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
+    return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/fashion_mnist_large.toml")
-    parser.add_argument("--updates", type=int, default=1500)
-    parser.add_argument("--clients", default="1000,10000")
-    given = parser.parse_args()
-    print(f"{'clients':>8} {'in flight':>10} {'most held together':>20} {'updates a second':>18}")
-    for clients in map(int, given.clients.split(",")):
-        settings = [
-            f"experiment.updates={given.updates}", "experiment.eval_every=500", f"data.clients={clients}",
-            "data.partition=iid", f"server.concurrency={clients // 10}",
-            "refine.max_rows=1000", "refine.row_dtype=float16", "executor.name=processes", "executor.workers=2",
-        ]  # fmt: skip
-        third = clients // 3
-        settings.append(f"population.class_counts=[{clients - 2 * third}, {third}, {third}]")
-        options = [word for setting in settings for word in ("--set", setting)]
-        command = [sys.executable, "-m", "fedecho.cli", "run", given.config, "--algorithm", "fedecho", "--json"]
-        began, most = time.perf_counter(), 0.0
-        child = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, env={**os.environ})
+def peak(config: str, algorithm: str, clients: int, settings: list[str]) -> tuple[float, float]:
+    """The most that a run's processes held together, and the sum of what each held at most; MiB."""
+    third = clients // 3
+    settings = [
+        "experiment.eval_every=1000000", f"data.clients={clients}", "data.partition=iid",
+        f"server.concurrency={clients // 10}", f"population.class_counts=[{clients - 2 * third}, {third}, {third}]",
+        "executor.name=processes", "executor.workers=2", *settings,
+    ]  # fmt: skip
+    options = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "fedecho.cli", "run", config, "--algorithm", algorithm, "--json"]
+    most, marks = 0.0, dict[int, float]()
+    with tempfile.TemporaryDirectory() as place:
+        words = [*command, "--out", f"{place}/run", *options]
+        child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
         while child.poll() is None:
-            most = max(most, held_mib(tree(child.pid)))
-            time.sleep(0.5)
-        assert child.returncode == 0
-        rate = given.updates / (time.perf_counter() - began)
-        print(f"{clients:8} {clients // 10:10} {most:16.0f} MiB {rate:18.1f}", flush=True)
+            processes = tree(child.pid)
+            most = max(most, sum(held_mib(processes, "smaps_rollup", "Pss").values()))
+            marks |= held_mib(processes, "status", "VmHWM")
+            time.sleep(EVERY_S)
+    if child.returncode:
+        raise SystemExit(f"{' '.join(words)} failed with exit code {child.returncode}")
+    return most, sum(marks.values())
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    length = f"experiment.updates={given.updates}"
+    bank = [length, "refine.max_rows=1000", "refine.row_dtype=float16"]
+    for clients in map(int, given.clients.split(",")):
+        most, marks = peak(given.config, "fedecho", clients, bank)
+        what = f"FedEcho, {clients:,} clients, {clients // 10:,} in flight: all processes"
+        yield Row(what, [most], "MiB", "< 2,048" if clients == 10_000 else "")
+        yield Row("  upper bound: high-water marks, summed", [marks], "MiB", "< 2,048" if clients == 10_000 else "")
+    for size in (5, 1):
+        most, _ = peak(given.config, "fedbuff", 10_000, [length, f"server.buffer_size={size}"])
+        yield Row(f"FedBuff, 10,000 clients, 1,000 in flight, M = {size}: all processes", [most], "MiB")
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, OPTIONS, rows)

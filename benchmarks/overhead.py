@@ -1,9 +1,9 @@
 """What the engine costs: a run's wall time over that of a bare PyTorch loop doing the same local steps.
 
-    python benchmarks/overhead.py [--updates 60] [--pairs 5] [--model lenet5|mlp]
+    python benchmarks/overhead.py [--quick] [--model lenet5|mlp] [--updates 40] [--pairs 5]
 
-Both in this process, on one thread, in turn (engine, bare, engine, bare, …), so that the ratio holds although the
-machine's speed drifts. The bare loop trains the same clients on the same batches in the same number of steps with
+Both in this process, on one thread, in turn, so that the ratio holds although the machine's speed drifts; who begins
+alternates. The bare loop trains the same clients on the same batches in the same number of steps with
 `torch.optim.SGD`, in the same memory format, and nothing else: no server, no clock, no aggregation, no evaluation.
 Beside it, the plain loop: the same in PyTorch's default memory format.
 """
@@ -11,49 +11,27 @@ Beside it, the plain loop: the same in PyTorch's default memory format.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from fedecho.assembly import Setup, prepare
+from fedecho.assembly import Setup
 from fedecho.config import Config
-from fedecho.messages import Event, Fact
-from fedecho.server import serve
-from fedecho.transports.simulated import SimulatedTransport
+from fedecho.learning.models import MODELS
+from measure import FASHION, Log, Row, command, engine, model_settings
+
+__all__ = ["Log", "engine"]
+
+OPTIONS = {"config": (FASHION, FASHION), "model": ("lenet5", "lenet5"), "updates": (40, 25), "pairs": (5, 3)}
 
 
-class Log:
-    """A journal that remembers which client worked on which task."""
-
-    def __init__(self) -> None:
-        self.tasks: list[tuple[int, int, int]] = []
-
-    def accept(self, event: Event) -> None: ...
-
-    def commit(self, facts: list[Fact]) -> None:
-        for fact in facts:
-            if fact.kind == "accept" and fact.client is not None and fact.task is not None:
-                self.tasks.append((fact.client, fact.task, fact.version or 0))
-
-
-def engine(config: Config) -> tuple[float, Setup, list[tuple[int, int, int]]]:
-    """Seconds of one run (set-up and evaluation not included), its parts, and the jobs it did."""
-    setup, log = prepare(config), Log()
-    transport = SimulatedTransport(setup.population, setup.executor)
-    began = time.perf_counter()
-    serve(setup.server, transport, log)
-    return time.perf_counter() - began, setup, log.tasks
-
-
-def bare(setup: Setup, tasks: list[tuple[int, int, int]], build: Callable[[], nn.Module], channels_last: bool) -> float:
+def bare(setup: Setup, tasks: list[tuple[int, int, int]], channels_last: bool) -> float:
     """Seconds of a plain loop over the same jobs."""
     data, how, key = setup.data, setup.config.client, setup.learner._key
-    module = build()
-    inputs = data.inputs
+    model, inputs = setup.config.model, data.inputs
+    module = MODELS[model.name](tuple(inputs.shape[1:]), data.classes, **model.options)
     if channels_last:
         module = module.to(memory_format=torch.channels_last)
     start = {name: value.clone() for name, value in module.state_dict().items()}
@@ -75,41 +53,28 @@ def bare(setup: Setup, tasks: list[tuple[int, int, int]], build: Callable[[], nn
     return time.perf_counter() - began
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/fashion_mnist_large.toml")
-    parser.add_argument("--updates", type=int, default=60)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--model", default="lenet5")
-    given = parser.parse_args()
-    overrides = [f"experiment.updates={given.updates}", f"model.name={given.model}"]
-    if given.model == "mlp":
-        overrides.append("model.hidden=[512, 256]")
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    overrides = [f"experiment.updates={given.updates}", *model_settings(given.model)]
     config = Config.load(given.config, "fedbuff", overrides)
-    rows = []
-    for pair in range(given.pairs + 1):  # the first pair warms up
-        seconds, setup, tasks = engine(config)
-        build = _builder(setup)
-        same = bare(setup, tasks, build, channels_last=setup.learner.channels_last)
-        plain = bare(setup, tasks, build, channels_last=False) if setup.learner.channels_last else same
-        if pair:
-            rows.append((seconds, same, plain))
-            print(f"pair {pair}: engine {seconds:.2f} s, bare {same:.2f} s, plain {plain:.2f} s", flush=True)
-    for name, place in (("the same memory format", 1), ("PyTorch's default format", 2)):
-        ratios = [row[0] / row[place] for row in rows]
-        print(
-            f"{given.model}: wall time over a bare loop in {name}: median {statistics.median(ratios):.3f} "
-            f"({min(ratios):.3f} to {max(ratios):.3f}, {len(ratios)} pairs of {given.updates} updates, 1 thread)"
-        )
-
-
-def _builder(setup: Setup) -> Callable[[], nn.Module]:
-    from fedecho.learning.models import MODELS
-
-    model, data = setup.config.model, setup.data
-    shape = tuple(data.inputs.shape[1:])
-    return lambda: MODELS[model.name](shape, data.classes, **model.options)
+    _, setup, tasks = engine(config)  # warms up
+    formats = [True, False] if setup.learner.channels_last else [False]
+    ratios: dict[bool, list[float]] = {format: [] for format in formats}
+    for format in formats:
+        bare(setup, tasks[:5], format)
+    for pair in range(given.pairs):
+        if pair % 2:
+            loops = {format: bare(setup, tasks, format) for format in formats}
+            seconds = engine(config)[0]
+        else:
+            seconds = engine(config)[0]
+            loops = {format: bare(setup, tasks, format) for format in formats}
+        for format, took in loops.items():
+            ratios[format].append(seconds / took)
+    target = {"lenet5": "≤ 1.00", "mlp": "≤ 1.05"}.get(given.model, "")
+    yield Row(f"{given.model}, inline, 1 thread: time over a plain bare loop's", ratios[False], "", target)
+    if True in ratios:
+        yield Row(f"{given.model}, inline, 1 thread: time over a channels-last bare loop's", ratios[True])
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, OPTIONS, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from fedecho.data.federation import Federation
 from fedecho.errors import ConfigError
 from fedecho.learning.learner import ClientConfig, Evaluation, Learner
 from fedecho.learning.models import CNN, MLP, LeNet5, ResNet18
+from fedecho.learning.models.pooling import max_pool
 from fedecho.messages import Model, Task
 from fedecho.refine.base import Distillation
 from fedecho.rng import Key
@@ -434,3 +436,20 @@ def test_a_jobs_counters_do_not_depend_on_who_worked_before() -> None:
     counters = [value for name, value in one.state_dict(model).items() if name.endswith("num_batches_tracked")]
     assert counters
     assert all(int(value) == 0 for value in counters)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(10, 10), (7, 28), (5, 3)])
+def test_pooling_without_a_gradient_gives_the_same_values(
+    size: tuple[int, int], memory_format: torch.memory_format
+) -> None:
+    x = torch.from_numpy(Key(0).fold(*size).numpy().normal(size=(3, 6, *size))).float()
+    x[0, 0, 0, 0], x[1, 1, 1, 1] = math.nan, -math.inf
+    x = x.to(memory_format=memory_format)
+    with torch.no_grad():
+        pooled = max_pool(x)
+    expected = F.max_pool2d(x, 2)
+    assert torch.equal(pooled.isnan(), expected.isnan())
+    assert torch.equal(pooled.nan_to_num(), expected.nan_to_num())
+    assert pooled.stride() == expected.stride()
+    assert max_pool(x.requires_grad_()).grad_fn.name() == F.max_pool2d(x, 2).grad_fn.name()

@@ -10,6 +10,7 @@ after that, `start` asks the transport again for whatever was in flight, so a tr
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -228,11 +229,16 @@ class Server:
         self._keep = keep
         self._key, self._select = key, key.fold("select")
         self._timed = type(algorithm).deadline_s is not Algorithm.deadline_s
+        self._abandons = type(algorithm).abandon is not Algorithm.abandon
+        self._asked: dict[str, Any] = {"predict": float(self._predicting)}  # of every task
+        if self._predicting:
+            self._asked |= self._form.asking()
         self._silence = model.weights.new_zeros(0)  # the predictions of a run that asks for none
         absent = set(away)
         idle = [client for client in range(clients) if client not in absent]
         self._place = {client: place for place, client in enumerate(idle)}  # client to its place in the idle list
         self._holds: Counter[int] = Counter()  # version to the number of jobs in flight that started from it
+        self._ranked: list[float] = []  # the ledger's norms in order of size
         self.ledger = Ledger(
             clients=clients,
             model=model,
@@ -297,6 +303,7 @@ class Server:
             self.ledger.stages = tuple(stage.moved(state, self._keep) for stage, state in pairs)
         self._place = {client: place for place, client in enumerate(self.ledger.idle)}
         self._holds = Counter(task.version for task in self.ledger.in_flight.values())
+        self._ranked = sorted(self.ledger.norms)
 
     # -- the two entrances
 
@@ -336,7 +343,7 @@ class Server:
             self._left(event.client, facts)
         elif isinstance(event, Wake):
             ledger.timers = [at_s for at_s in ledger.timers if at_s > event.at_s]
-        if self.done and not isinstance(event, Arrived):
+        if not isinstance(event, Arrived) and self.done:
             return commands, facts
         view = self._view()
         if self.algorithm.ready(ledger.algorithm, view):
@@ -357,7 +364,7 @@ class Server:
         staleness = ledger.model.version - task.version
         reason, delta, norm = self._fault(update, start)
         if norm <= self.config.max_change_norm:  # refused or not: a change of regime must not be refused for ever
-            ledger.norms = [*ledger.norms[1 - RECENT_NORMS :], norm]
+            self._remember(norm)
         predictions = self._silence
         if self._predicting and reason is None:
             predictions = self._predictions(update)
@@ -462,8 +469,8 @@ class Server:
             return "weights are not finite", delta, norm
         if norm > self.config.max_change_norm:
             return f"change has an absurd norm, {norm:.3g} > {self.config.max_change_norm:.3g}", delta, norm
-        if len(recent := self.ledger.norms) >= RECENT_NORMS:
-            usual = sorted(recent)[len(recent) // 2]
+        if len(self._ranked) >= RECENT_NORMS:
+            usual = self._ranked[len(self._ranked) // 2]
             if norm > self.config.max_change_ratio * usual > 0:
                 return f"change has an absurd norm, {norm:.3g}: the recent ones' median is {usual:.3g}", delta, norm
         if update.buffers.numel() and not bool(torch.isfinite(update.buffers).all()):
@@ -471,6 +478,13 @@ class Server:
         if not 1 <= update.num_examples < math.inf:
             return f"num_examples is {update.num_examples}", delta, norm
         return None, delta, norm
+
+    def _remember(self, norm: float) -> None:
+        recent = self.ledger.norms
+        if len(recent) == RECENT_NORMS:
+            del self._ranked[bisect_left(self._ranked, recent.pop(0))]
+        recent.append(norm)
+        insort(self._ranked, norm)
 
     def _predictions(self, update: Update) -> Tensor:
         """The client's outputs on U: those that came with the update, or else made here."""
@@ -551,7 +565,8 @@ class Server:
         ledger.since_aggregation = 0
         if ledger.average is not None:
             ledger.average = model.weights.lerp(ledger.average, self.config.ema)
-        for task_id in tuple(self.algorithm.abandon(ledger.algorithm, self._view())):
+        abandoned = tuple(self.algorithm.abandon(ledger.algorithm, self._view())) if self._abandons else ()
+        for task_id in abandoned:
             task = ledger.in_flight[task_id]
             self._release(task)
             commands.append(Cancel(task_id))
@@ -592,14 +607,10 @@ class Server:
         ledger = self.ledger
         chosen = self.algorithm.select(ledger.algorithm, view, self._select.fold(ledger.next_task))
         if chosen:
-            base: dict[str, Any] = {
-                "lr_scale": self.config.client_schedule(self.progress),
-                "predict": float(self._predicting),
-            }
-            if self._predicting:
-                base |= self._form.asking()
+            base = {"lr_scale": self.config.client_schedule(self.progress), **self._asked}
             for client in chosen:
-                extra: Extra = {**base, **self.algorithm.task_extra(ledger.algorithm, client)}
+                own = self.algorithm.task_extra(ledger.algorithm, client)
+                extra: Extra = {**base, **own} if own else base
                 task = Task(ledger.next_task, client, ledger.model.version, ledger.busy_until_s, extra)
                 ledger.next_task += 1
                 ledger.in_flight[task.id] = task

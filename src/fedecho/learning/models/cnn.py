@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ConfigError
+from .pooling import max_pool
 
 
 class CNN(nn.Module):
@@ -41,6 +42,6 @@ class CNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, C] for x [B, *shape]."""
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = F.relu(F.max_pool2d(norm(convolution(x)), 2))
+            x = F.relu(max_pool(norm(convolution(x))))
         logits: Tensor = self.head(x.flatten(1))
         return logits
