@@ -47,6 +47,9 @@ CELLS: dict[str, tuple[str, list[str]]] = {
     "lenet_coupled_none": ("../fashion_mnist_large", [COUPLED, NO_STRAGGLER]),
     "cifar10_cnn": ("cifar10_cnn", []),
     "cifar10_resnet18": ("cifar10_resnet18", []),
+    "newsgroups": ("../newsgroups_large", []),
+    "newsgroups_none": ("../newsgroups_large", [NO_STRAGGLER]),
+    "shakespeare": ("../shakespeare_large", []),
 }
 
 
@@ -58,7 +61,12 @@ def study(cell: str, methods: list[str], seeds: list[int], given: argparse.Names
     print(f"== {cell}: {base} {' '.join(changes)}", flush=True)
 
     def finished(job: Job, result: Result | Failure) -> None:
-        told = result.reason if isinstance(result, Failure) else f"{result.final_accuracy:.4f} {result.wall_s:6.1f} s"
+        if isinstance(result, Failure):
+            told = result.reason
+        elif result.final_perplexity is not None:
+            told = f"perplexity {result.final_perplexity:.3f} {result.wall_s:6.1f} s"
+        else:
+            told = f"{result.final_accuracy:.4f} {result.wall_s:6.1f} s"
         print(f"{cell} {job.label} seed {job.seed}: {told}", flush=True)
 
     grids = {method: tune.own_grid(tables, method) for method in methods}
