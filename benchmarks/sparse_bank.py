@@ -121,10 +121,10 @@ def runs(args: argparse.Namespace, ks: list[int], out: Path) -> None:
             found[k].append(result.final_perplexity)
             apart = found[k][-1] / found[0][-1] - 1
             print(f"{seed:4d}   {name:8s} {found[k][-1]:12.3f} {apart:+14.3%} {result.wall_s:10.0f}", flush=True)
-    print(f"\npaired differences over {args.seeds} seeds, of the dense bank's perplexity")
+    print(f"\nperplexity, and paired differences to the dense bank over {args.seeds} seeds ± their standard error")
     for k, name in names.items():
         apart = Spread.of([mine / dense - 1 for mine, dense in zip(found[k], found[0], strict=True)])
-        print(f"{name:8s} {Spread.of(found[k]).mean:9.3f} {apart.mean:+9.3%} ± {apart.std:.3%}", flush=True)
+        print(f"{name:8s} {Spread.of(found[k]).mean:9.3f} {apart.mean:+9.3%} ± {apart.standard_error:.3%}", flush=True)
 
 
 def pieces(folder: Path, size: int) -> str:

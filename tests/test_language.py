@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fedecho import Config, compare, replay, resume, run
 from fedecho.assembly import Simulation, prepare
+from fedecho.cli import main
 from fedecho.data import tokens
 from fedecho.data.federation import Federation
 from fedecho.errors import ConfigError, DataError, MissingExtra
@@ -489,3 +490,15 @@ def test_minilm_learns_from_few_texts() -> None:
     after = replace(learner.initial(), weights=update.weights)
     assert learner.evaluate(after, *test).accuracy > 0.8
     assert len(update.weights) == 6 * 2 * 2 * 8 * 384 + 2 * 385
+
+
+@pytest.mark.parametrize("name", ["chat_hours", "shakespeare_large"])
+def test_the_quick_configurations_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As they are, but for their length."""
+    short = ["experiment.updates=6", "experiment.eval_every=6", "data.test_size=40"]
+    path = Path(__file__).parents[1] / "configs" / f"{name}.toml"
+    for method in ("fedecho", "fedecho_balanced"):
+        settings = [word for change in short for word in ("--set", change)]
+        assert main(["run", str(path), "--algorithm", method, "--json", *settings]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said["final_perplexity"] < 98, "better than all characters alike"
