@@ -1,6 +1,9 @@
-"""A sparse echo bank against a dense one, over TinyStories' vocabulary of 32,000 tokens.
+"""A sparse echo bank against a dense one: over TinyStories' vocabulary of 32,000 tokens, or a small one.
 
-    python benchmarks/sparse_bank.py [--clients 6] [--sequences 8] [--updates 12] [--k 4,16,64,200]
+    python benchmarks/sparse_bank.py --out runs/sparse --seeds 3
+    python benchmarks/sparse_bank.py --out runs/sparse --seeds 3 --model lstm --updates 200 --clients 20 --lr 2
+
+`lstm` is trained from scratch on word pieces learnt on the plays, where a dense bank costs little.
 
 First the teacher: clients' adapters are trained on a Shakespeare role each, predict on held-out text, and the ensemble
 of their packed rows is compared with that of all their logits. Then whole runs, with a dense and a packed bank, seed by
@@ -10,16 +13,19 @@ seed.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-import fedecho
 from fedecho import Config
-from fedecho.assembly import Setup, prepare
+from fedecho.analysis import Spread
+from fedecho.assembly import prepare
+from fedecho.compare import Job, do
+from fedecho.data import text
+from fedecho.data.fetch import fetch
 from fedecho.messages import Task
 from fedecho.refine.base import LOGITS, Form
 from fedecho.refine.echo import Bank, Echo, uncertainty
@@ -29,21 +35,30 @@ HEADER = "   k   bytes   of dense    KL(p‖p_k)   |h − h_k|   argmax differs 
 
 def config(args: argparse.Namespace, top_k: int, seed: int = 0) -> Config:
     """A short run on roles of Shakespeare's plays."""
+    small = args.model == "lstm"
+    model: dict[str, Any] = {"name": "lstm"} if small else {"name": "tinystories", "rank": 8}
+    tokens = {"tokenizer": args.tokenizer} if small else {}
     return Config.from_dict(
         {
-            "experiment": {"seed": seed, "updates": args.updates, "eval_every": args.updates},
+            "experiment": {
+                "seed": seed,
+                "updates": args.updates,
+                "eval_every": max(1, args.updates // 20) if small else args.updates,
+            },
             "data": {
                 "dataset": "shakespeare",
                 "partition": "natural",
                 "clients": args.clients,
-                "length": 64,
+                "length": 32 if small else 64,
                 "max_examples": 48,
                 "unlabeled_size": args.sequences,
-                "test_size": 80,
+                "test_size": 300 if small else 80,
+                **tokens,
             },
-            "model": {"name": "tinystories", "rank": 8},
+            "model": model,
             "client": {"epochs": 1, "batch_size": 8, "lr": args.lr, "clip": 1.0},
-            "server": {"concurrency": 4, "buffer_size": 3},
+            "server": {"concurrency": min(10, args.clients - 2), "buffer_size": 3},
+            "algorithm": {"name": "fedbuff", "lr": 0.5 if small else 1.0},
             "refine": {
                 "name": "echo",
                 "top_k": top_k,
@@ -91,38 +106,49 @@ def bank_of(echo: Echo, rows: list[Tensor]) -> Bank:
     return bank
 
 
-class Last:
-    """An observer that remembers the last evaluation."""
-
-    perplexity = 0.0
-
-    def started(self, setup: Setup) -> None: ...
-
-    def progressed(self, setup: Setup) -> None: ...
-
-    def evaluated(self, row: Mapping[str, float]) -> None:
-        self.perplexity = row["perplexity"]
-
-
-def runs(args: argparse.Namespace, ks: list[int]) -> None:
-    """Perplexity of whole runs."""
-    print(f"\n{args.updates} updates, average of {args.average}; perplexity on the roles' own held-out text")
-    print("seed   bank     perplexity   against dense   seconds")
+def runs(args: argparse.Namespace, ks: list[int], out: Path) -> None:
+    """Perplexity of whole runs, seed by seed. What is in `out` already is not run again."""
+    names = {k: "dense" if k == 0 else "no stage" if k < 0 else f"k={k}" for k in (0, *ks, -1)}
+    found: dict[int, list[float]] = {k: [] for k in names}
+    print(f"\n{args.updates} updates, average of {args.average}, step {args.distill_lr}; perplexity on held-out text")
+    print("seed   bank       perplexity   against dense   seconds", flush=True)
     for seed in range(args.seeds):
-        exact = 0.0
-        for k in (0, *ks):
-            began, last = time.perf_counter(), Last()
+        for k, name in names.items():
             settings = config(args, max(k, 0), seed)
-            fedecho.run(settings if k >= 0 else replace(settings, refine=()), observer=last)
-            exact = last.perplexity if k == 0 else exact
-            name = "dense" if k == 0 else "none" if k < 0 else f"k={k}"
-            seconds = time.perf_counter() - began
-            apart = last.perplexity / exact - 1
-            print(f"{seed:4d}   {name:6s} {last.perplexity:12.3f} {apart:+14.3%} {seconds:10.0f}", flush=True)
+            settings = settings if k >= 0 else replace(settings, refine=())
+            result = do(Job(name, seed, settings, out / name.replace(" ", "_") / f"seed-{seed}"))
+            assert result.final_perplexity is not None
+            found[k].append(result.final_perplexity)
+            apart = found[k][-1] / found[0][-1] - 1
+            print(f"{seed:4d}   {name:8s} {found[k][-1]:12.3f} {apart:+14.3%} {result.wall_s:10.0f}", flush=True)
+    print(f"\nperplexity, and paired differences to the dense bank over {args.seeds} seeds ± their standard error")
+    for k, name in names.items():
+        apart = Spread.of([mine / dense - 1 for mine, dense in zip(found[k], found[0], strict=True)])
+        print(f"{name:8s} {Spread.of(found[k]).mean:9.3f} {apart.mean:+9.3%} ± {apart.standard_error:.3%}", flush=True)
+
+
+def pieces(folder: Path, size: int) -> str:
+    """A tokenizer of `size` pieces learnt on the plays (byte pairs), as a folder's name for `data.tokenizer`."""
+    if not (folder / "tokenizer.json").exists():
+        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+        from transformers import PreTrainedTokenizerFast
+
+        said = text.READERS["shakespeare"][1](fetch("shakespeare"))
+        assert isinstance(said, text.Spoken)
+        inner = Tokenizer(models.BPE(unk_token="<unk>"))
+        inner.pre_tokenizer = pre_tokenizers.Metaspace()
+        inner.train_from_iterator(
+            said.texts.values(), trainers.BpeTrainer(vocab_size=size, special_tokens=["<pad>", "<unk>"])
+        )
+        made = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>")
+        made.save_pretrained(folder)
+    return f"hf:{folder}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("tinystories", "lstm"), default="tinystories")
+    parser.add_argument("--pieces", type=int, default=2000, help="the vocabulary of lstm")
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--sequences", type=int, default=8, help="|U|, of 64 tokens each")
     parser.add_argument("--updates", type=int, default=12)
@@ -130,12 +156,17 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--distill-lr", type=float, default=0.05)
     parser.add_argument("--average", choices=("logits", "probabilities"), default="probabilities")
-    parser.add_argument("--k", default="4,16,64,200")
+    parser.add_argument("--k", default="16,64,128,200")
+    parser.add_argument("--only", choices=("teachers", "runs"), help="leave the other part out")
+    parser.add_argument("--out", type=Path, required=True, help="runs are kept here, and continued from here")
     args = parser.parse_args()
     torch.set_num_threads(1)
     ks = [int(k) for k in args.k.split(",")]
-    teachers(args, ks)
-    runs(args, [k for k in ks if k in (16, 64)] + [-1])
+    args.tokenizer = pieces(args.out.resolve() / f"pieces-{args.pieces}", args.pieces) if args.model == "lstm" else None
+    if args.only != "runs":
+        teachers(args, ks)
+    if args.only != "teachers":
+        runs(args, ks, args.out / f"{args.model} {args.average} {args.distill_lr} {args.updates}")
 
 
 if __name__ == "__main__":

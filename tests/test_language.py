@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,14 +17,16 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fedecho import Config, replay, resume, run
+from fedecho import Config, compare, replay, resume, run
 from fedecho.assembly import Simulation, prepare
+from fedecho.cli import main
 from fedecho.data import tokens
 from fedecho.data.federation import Federation
 from fedecho.errors import ConfigError, DataError, MissingExtra
 from fedecho.learning.learner import ClientConfig, Learner
 from fedecho.learning.models import LSTM, build, tokenizer_of
 from fedecho.records import RunFolder
+from fedecho.report import write_report
 from fedecho.rng import Key
 from test_resume import Stop, numbers, records
 
@@ -193,6 +197,16 @@ def test_what_cannot_be_trained(here: Path) -> None:
     assert tokenizer_of("mlp") is None
 
 
+@pytest.mark.parametrize("name", ["cnn", "lenet5", "mlp", "resnet18"])
+def test_a_model_that_takes_no_tokens_is_refused(here: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} takes numbers, and the data are token ids; take lstm, ") as raised:
+        parts(model={"name": name, "rank": 2}, data={"tokenizer": "characters"})
+    assert len(raised.value.faults) == 1
+    assert "data.features" not in str(raised.value), "a language model has no use of them"
+    with pytest.raises(ConfigError, match="or set data.features"):
+        build(name, (12,), 5, False, 0, {})
+
+
 def test_weights_are_never_unpickled(here: Path, tmp_path: Path) -> None:
     """A folder whose weights are a pickle is refused."""
     (tmp_path / "config.json").write_text((here / "bert" / "config.json").read_text())
@@ -270,6 +284,37 @@ def test_continuations_are_kept(unstopped: tuple[Path, Any]) -> None:
     assert len(kept) == 6
     assert all(row["prompt"] and row["text"] for row in kept)
     assert json.dumps(kept)
+
+
+def test_the_report_of_a_language_model(here: Path, tmp_path: Path) -> None:
+    """Perplexity is what it shows first, and what the model writes at several times."""
+    out = tmp_path / "comparison"
+    tables = {**configuration(data={"partition": "natural_coupled"}).to_dict(), "variants": {}}
+    tables["population"] = {"name": "large", "class_counts": [3, 1, 2]}
+    for job in compare.plan(tables, ["fedbuff", "fedecho"], [0], [], out):
+        compare.do(job)
+    compare.note(out, ["fedbuff", "fedecho"], [0], "fedecho")
+    page = write_report([out]).read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    data = json.loads(found[1])
+    measures = list(data["figures"]["time"])
+    assert measures[0] == "perplexity"
+    assert {"slow_client_perplexity", "fast_client_perplexity"} <= set(measures)
+    axis = data["figures"]["time"]["perplexity"]["layout"]["yaxis"]
+    assert axis["type"] == "log"
+    assert "%" not in axis.get("tickformat", "")
+    assert 'id="h-texts"' in page
+    table = page[page.index('id="t-continuations"') :]
+    table = table[: table.index("</table>")]
+    folder = RunFolder.open(out / "fedecho" / "seed-0")
+    kept = list(folder.continuations())
+    folder.close()
+    assert len({said["prompt"] for said in kept}) == 2
+    assert table.count("<tr") == 1 + 2 * 2 * 3, "a header; methods × beginnings × evaluations"
+    for said in kept:
+        assert html.escape(" ".join(said["prompt"].split())) in table
+    assert "Lowest perplexity" in page or "Its perplexity is" in page
 
 
 def test_text_that_the_model_writes_itself(here: Path) -> None:
@@ -445,3 +490,15 @@ def test_minilm_learns_from_few_texts() -> None:
     after = replace(learner.initial(), weights=update.weights)
     assert learner.evaluate(after, *test).accuracy > 0.8
     assert len(update.weights) == 6 * 2 * 2 * 8 * 384 + 2 * 385
+
+
+@pytest.mark.parametrize("name", ["chat_hours", "shakespeare_large"])
+def test_the_quick_configurations_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As they are, but for their length."""
+    short = ["experiment.updates=6", "experiment.eval_every=6", "data.test_size=40"]
+    path = Path(__file__).parents[1] / "configs" / f"{name}.toml"
+    for method in ("fedecho", "fedecho_balanced"):
+        settings = [word for change in short for word in ("--set", change)]
+        assert main(["run", str(path), "--algorithm", method, "--json", *settings]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said["final_perplexity"] < 98, "better than all characters alike"

@@ -18,7 +18,7 @@ from fedecho.data.features import embed
 from fedecho.data.federation import DataConfig, Federation, federation
 from fedecho.data.fetch import fetch
 from fedecho.data.kept import Kept
-from fedecho.data.sources import Source, is_text, load, names
+from fedecho.data.sources import Scale, Source, is_text, load, names
 from fedecho.data.unlabeled import unlabeled
 from fedecho.errors import ConfigError, DataError
 from fedecho.rng import Key
@@ -219,6 +219,16 @@ def test_features_are_unit_vectors_of_the_text_and_kept(tmp_path: Path, monkeypa
     assert torch.equal(embed("minilm", rows, by.pad, kept), made)
 
 
+def test_features_are_normalised_by_the_train_part() -> None:
+    train = torch.from_numpy(Key(0).numpy().normal(3.0, 0.02, (500, 4))).float()
+    train[:, 3] = 7.0  # a constant feature stays finite
+    scale = Scale.of(train)
+    made = scale(train)
+    assert torch.allclose(made.mean(0), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(made.std(0, correction=0), torch.tensor([1.0, 1.0, 1.0, 0.0]), atol=1e-4)
+    assert torch.equal(scale(train[:3]), made[:3]), "another part: by the same numbers"
+
+
 # --------------------------------------------------------------------------------------------------------------- splits
 
 
@@ -389,11 +399,14 @@ def test_u_of_pictures_is_none_for_text_and_the_reverse() -> None:
 def test_u_of_features_is_embedded_alone() -> None:
     """Of the other data set only what is taken."""
     nothing = torch.zeros(5, 384), torch.zeros(5, dtype=torch.int64)
-    source = Source("toy", *nothing, *nothing, 2, tokenizer="minilm", length=16, features="minilm")
-    for kind in ("dataset:bbc_news", "noise"):
-        u = unlabeled(kind, 12, source, np.arange(5), Key(2))
-        assert u.shape == (12, 384)
-        assert torch.allclose(u.norm(dim=1), torch.ones(12), atol=1e-5)
+    made = {}
+    for mean, std in ((0.0, 1.0), (0.5, 2.0)):
+        scale = Scale(torch.full((384,), mean), torch.full((384,), std))
+        source = Source("toy", *nothing, *nothing, 2, tokenizer="minilm", length=16, features="minilm", scale=scale)
+        made[mean] = unlabeled("dataset:bbc_news", 12, source, np.arange(5), Key(2))
+        assert made[mean].shape == unlabeled("noise", 12, source, np.arange(5), Key(2)).shape == (12, 384)
+    assert torch.allclose(made[0.0].norm(dim=1), torch.ones(12), atol=1e-5)
+    assert torch.allclose(made[0.5], (made[0.0] - 0.5) / 2), "normalised as the source's are"
     with pytest.raises(ConfigError, match="needs images"):
         unlabeled("fractals", 12, source, np.arange(5), Key(2))
 

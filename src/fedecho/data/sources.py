@@ -32,13 +32,31 @@ from fedecho.rng import Key
 
 
 @dataclass(frozen=True)
+class Scale:
+    """How an encoder's features [n, d] are normalised: each minus `mean` [d], over `std` [d]."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, train: Tensor) -> Scale:
+        """Of the train part. The sums are numpy's: they do not depend on the number of torch's threads."""
+        exact = train.numpy().astype(np.float64)
+        mean, std = exact.mean(0), exact.std(0)
+        return cls(*(torch.tensor(v, dtype=torch.float32) for v in (mean, np.where(std > 0, std, 1.0))))
+
+    def __call__(self, made: Tensor) -> Tensor:
+        return (made - self.mean) / self.std
+
+
+@dataclass(frozen=True)
 class Source:
     """A labelled data set in memory.
 
     Images and other numbers are float32, texts token ids, int64. A language model's labels are the next tokens.
 
     Built-in and `hf:` sources are normalised: each channel, minus the train part's mean, over the train part's standard
-    deviation, so `inputs` has mean 0 and standard deviation 1 per channel. What a `module:function` returns is
+    deviation, so `inputs` has mean 0 and standard deviation 1 per channel; so is each of an encoder's features. What a `module:function` returns is
     normalised by that function, or not at all.
 
     Attributes:
@@ -58,6 +76,7 @@ class Source:
         pad: the token that fills short texts; None where inputs are no tokens.
         length: tokens an example, of text.
         features: the encoder whose features the inputs are.
+        scale: how these features were normalised.
     """
 
     name: str
@@ -76,6 +95,7 @@ class Source:
     pad: int | None = None
     length: int = 0
     features: str | None = None
+    scale: Scale | None = None
 
     @property
     def causal(self) -> bool:
@@ -182,7 +202,10 @@ def _text(name: str, tokenizer: str, length: int, features: str | None, kept: Ke
     )
     if features is not None:
         inputs, test_inputs = (embed(features, part, by.pad, kept) for part in (source.inputs, source.test_inputs))
-        source = replace(source, inputs=inputs, test_inputs=test_inputs, pad=None, features=features)
+        scale = Scale.of(inputs)
+        source = replace(
+            source, inputs=scale(inputs), test_inputs=scale(test_inputs), pad=None, features=features, scale=scale
+        )
     if isinstance(said, text.Spoken):
         who, hours = tuple(said.texts), said.hours
     else:

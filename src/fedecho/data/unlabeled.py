@@ -77,13 +77,13 @@ def unlabeled(
     - "mixup": λa + (1 - λ)b of two different held-out images, λ ~ Beta(1, 1) (Zhang et al. 2018, arXiv 1710.09412).
     - "dataset:NAME": random train inputs of another data set, brought to the source's channels (grey to colour by
       repeating, colour to grey by luma) and size (bilinear, antialiased); of text, made tokens (or features) of as the
-      source's are.
+      source's are, these normalised by the source's means and deviations: another domain stays apart.
     - "dead_leaves": shapes with power-law radii that hide each other (Lee, Mumford & Huang 2001; as training data:
       Baradad et al. 2021, arXiv 2106.05963).
     - "fractals": attractors of random iterated function systems (Kataoka et al. 2020, arXiv 2101.08515), their maps
       drawn by singular values (Anderson & Farrell 2022, arXiv 2110.03091), so that none diverges or collapses.
     - "generated": text that the initial language model writes itself; here only its place, as no model is known: zeros.
-    - "noise": independent Gaussian pixels, the control; of features, of length 1 as these are.
+    - "noise": independent Gaussian pixels (or features), the control.
     - "file:PATH": the first `size` rows of your own array in the source's normalisation: floats, .npy, .pt or
       .safetensors with one tensor. Reading it runs no code of the file's. For tokens: integers [n, L], token ids.
 
@@ -127,8 +127,7 @@ def unlabeled(
     if kind == "mixup":
         return _mixup(size, source.inputs, held_out, rng)
     if kind == "noise":
-        drawn = torch.from_numpy(rng.standard_normal((size, *shape), dtype=np.float32))
-        return drawn if source.features is None else drawn / drawn.norm(dim=1, keepdim=True)
+        return torch.from_numpy(rng.standard_normal((size, *shape), dtype=np.float32))
     if name == "file" and argument:
         return _file(Path(argument), size, source, cache)
     if name == "dataset" and argument:
@@ -191,7 +190,8 @@ def _other_text(kind: str, size: int, source: Source, rng: np.random.Generator, 
     if source.features is None:
         return inputs
     assert found.pad is not None
-    return embed(source.features, inputs, found.pad, Kept(cache))
+    assert source.scale is not None
+    return source.scale(embed(source.features, inputs, found.pad, Kept(cache)))
 
 
 def _file(path: Path, size: int, source: Source, cache: Path | None) -> Tensor:

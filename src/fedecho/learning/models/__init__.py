@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from ...errors import ConfigError
 from ...registry import import_object
 from .cnn import CNN
 from .lenet import LeNet5
@@ -50,6 +51,11 @@ def build(
     text = TEXT.get(name) or (hugging_face(name[3:]) if name.startswith("hf:") else None)
     if text is not None:
         return text(shape, classes, causal=causal, pad=pad, **options)
+    if name in MODELS and pad is not None:
+        frozen = "" if causal else " or set data.features"
+        raise ConfigError(
+            f"[model] {name} takes numbers, and the data are token ids; take {', '.join(TEXT)} or hf:NAME{frozen}"
+        )
     builder = MODELS[name] if name in MODELS else import_object(name, "model")
     module: nn.Module = builder(shape, classes, **options)
     return module
