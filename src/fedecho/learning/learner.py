@@ -143,6 +143,7 @@ class Learner:
             [p.detach().permute(order).reshape(-1) for p, (order, _) in zip(parameters, layouts, strict=True)]
         )
         self._gradient = torch.zeros_like(self._weights)
+        self._parameters = parameters
         a = 0
         self._places: dict[str, tuple[slice, list[int], tuple[int, ...]]] = {}
         for (name, p), (order, back) in zip(named.items(), layouts, strict=True):
@@ -151,6 +152,7 @@ class Learner:
             p.grad = self._gradient[place].view(shape).permute(back)
             self._places[name] = (place, shape, back)
             a += p.numel()
+        self._slots = [p.detach() for p in parameters]
         # what a module does not save (rotary frequencies and the like) follows from its settings and need not travel
         floats = [
             (m, n, b)
@@ -260,6 +262,7 @@ class Learner:
         self.module.train()
         weights, gradient = self._weights, self._gradient
         velocity = torch.zeros_like(weights) if how.momentum else None
+        plain = rule is None and not (how.weight_decay or how.clip or how.momentum)
         per_epoch = -(-n // how.batch_size)
         steps = how.epochs * per_epoch if how.steps is None else how.steps
         total = torch.zeros((), device=self.device)
@@ -270,10 +273,13 @@ class Learner:
                     order = torch.from_numpy(orders.permutation(n)).to(self.device) + first
                     inputs, labels = self._seen(self._inputs[order]), self._labels[order]
                 rows = slice(place * how.batch_size, (place + 1) * how.batch_size)
-                gradient.zero_()
                 loss = F.cross_entropy(*_predicted(self.module(inputs[rows]), labels[rows]))
-                loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
+                if plain:  # nobody looks at the gradient as a whole: it need not be laid out in one vector
+                    self._step(loss, lr)
+                    continue
+                gradient.zero_()
+                loss.backward()  # type: ignore[no-untyped-call]
                 if how.weight_decay:
                     gradient.add_(weights, alpha=how.weight_decay)
                 if rule is not None:
@@ -289,6 +295,12 @@ class Learner:
         metrics = {"loss": float(total) / max(steps, 1)}
         return Update(task.id, trained, self._buffers.clone(), n, metrics, None, extra)
 
+    def _step(self, loss: Tensor, lr: float) -> None:
+        """One plain step of SGD, in place."""
+        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        for slot, gradient in zip(self._slots, gradients, strict=True):
+            if gradient is not None:
+                slot.add_(gradient, alpha=-lr)
     # -- many clients' work at once
 
     @property
@@ -299,8 +311,7 @@ class Learner:
             return reason
         self.module.eval()
         start, example = self._initial, self._inputs[:1]
-        two = (torch.stack([part, part]) for part in (start.weights, start.buffers, example))
-        weights, buffers, inputs = two
+        weights, buffers, inputs = (torch.stack([part] * 2) for part in (start.weights, start.buffers, example))
         try:
             torch.func.vmap(self._functional)(self._views(weights), self._named_buffers(buffers), inputs)
         except Exception as fault:  # whatever torch or the module raises
