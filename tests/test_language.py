@@ -314,6 +314,9 @@ def test_the_report_of_a_language_model(here: Path, tmp_path: Path) -> None:
     assert table.count("<tr") == 1 + 2 * 2 * 3, "a header; methods × beginnings × evaluations"
     for said in kept:
         assert html.escape(" ".join(said["prompt"].split())) in table
+    starts = re.findall(r"<tr.*?</tr>", table, re.DOTALL)[1:]
+    first = html.escape(" ".join(kept[0]["prompt"].split()))
+    assert [first in row for row in starts] == [True] * 6 + [False] * 6, "a beginning's of all methods together"
     assert "Lowest perplexity" in page or "Its perplexity is" in page
 
 

@@ -282,7 +282,8 @@ MOST_TEXTS = 4
 
 def continuations(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
     """What a language model makes of a few beginnings, as it learns."""
-    rows, seeds = [], set()
+    placed: list[tuple[int, list[Cell]]] = []
+    seeds = set()
     for method in study.methods:
         said = next(
             ((run, texts) for run, f in zip(method.runs, method.facts, strict=True) if (texts := f.texts)), None
@@ -294,14 +295,15 @@ def continuations(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
         ends = list(dict.fromkeys(at_s for at_s, _, _ in texts))
         last = len(ends) - 1
         picked = {ends[round(place * last / max(1, MOST_TEXTS - 1))] for place in range(MOST_TEXTS)}
-        for prompt in dict.fromkeys(prompt for _, prompt, _ in texts):
-            rows += [
-                [Cell(method.label), Cell(f"{at_s:,.0f}"), Cell(_shown(prompt)), Cell(_shown(text))]
+        for place, prompt in enumerate(dict.fromkeys(prompt for _, prompt, _ in texts)):
+            placed += [
+                (place, [Cell(method.label), Cell(f"{at_s:,.0f}"), Cell(_shown(prompt)), Cell(_shown(text))])
                 for at_s, start, text in texts
                 if start == prompt and at_s in picked
             ]
-    if not rows:
+    if not placed:
         return ""
+    rows = [row for _, row in sorted(placed, key=lambda pair: pair[0])]  # a beginning's of all methods together
     header = ["method", study.unit, "beginning", "continued by the model"]
     places = {label: look.place for label, look in looks.items()}
     table = Table("t-continuations", "What the model writes", header, rows, frozenset({2, 3}), places)

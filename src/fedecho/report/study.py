@@ -236,7 +236,7 @@ class Study:
         if late:
             told.append(
                 f"No update of a slow client ever arrived in {_names(late)}: the runs end before such a job does."
-                + " “Slow clients” is then the model's accuracy on their label distribution, not what they taught it."
+                + " “Slow clients” is then the model's accuracy on their kind of data, not what they taught it."
                 * any(method.row.slow is not None for method in self.methods)
             )
         if any(len(values) > 1 for values in self.environments.values()):
