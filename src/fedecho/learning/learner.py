@@ -301,6 +301,7 @@ class Learner:
         for slot, gradient in zip(self._slots, gradients, strict=True):
             if gradient is not None:
                 slot.add_(gradient, alpha=-lr)
+
     # -- many clients' work at once
 
     @property
