@@ -1,7 +1,7 @@
 """The vectorized executor against inline: updates a second on the same work, with FedBuff.
 
-    python benchmarks/vectorized.py [--rounds 3] [--batches 8,16,25] [--model digits|fashion_mlp|lenet5]
-    python benchmarks/vectorized.py --device cuda [--batches 64]
+    python benchmarks/vectorized.py [--quick] [--model digits,fashion_mlp,lenet5] [--batches 8,16,25] [--rounds 3]
+    python benchmarks/vectorized.py --device cuda --model lenet5 --batches 64
 
 In turn (inline, then each batch size, then again), in this process, on one torch thread. On a GPU: LeNet-5 with 64
 clients at work at once, against inline, which is the sequential loop there (benchmarks/overhead.py), and how busy the
@@ -11,8 +11,8 @@ card was.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
+from collections.abc import Iterator
 
 import torch
 
@@ -20,68 +20,71 @@ from fedecho.assembly import prepare
 from fedecho.config import Config
 from fedecho.server import serve
 from fedecho.transports.simulated import SimulatedTransport
-from overhead import Log
+from measure import FASHION, Log, Row, command
 
-MODELS = {
-    "digits": ("configs/digits_large.toml", 150, []),
-    "fashion_mlp": ("configs/studies/fashion_mlp.toml", 100, []),
-    "lenet5": ("configs/fashion_mnist_large.toml", 30, []),
+OPTIONS = {
+    "model": ("digits,fashion_mlp,lenet5", "digits,fashion_mlp"),
+    "batches": ("8,16,25", "16"),
+    "rounds": (3, 2),
+    "device": ("cpu", "cpu"),
 }
-ON_GPU = ["server.concurrency=64", "data.clients=128", "population.class_counts=[75,36,17]", "experiment.device=cuda"]
+MODELS = {
+    "digits": ("configs/digits_large.toml", 150),
+    "fashion_mlp": ("configs/studies/fashion_mlp.toml", 100),
+    "lenet5": (FASHION, 30),
+}
+ON_GPU = ["server.concurrency=64", "data.clients=128", "population.class_counts=[75,36,17]"]
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    on_gpu = given.device != "cpu"
+    for name in given.model.split(","):
+        path, updates = MODELS[name]
+        updates *= 10 if on_gpu else 1
+        common = [f"experiment.device={given.device}", *(ON_GPU if on_gpu else [])]
+        how = {f"batch {size}": f"vectorized executor.batch={size}".split() for size in given.batches.split(",")}
+        configs = {
+            label: [Config.load(path, "fedbuff", [*common, f"experiment.updates={n}", f"executor.name={which}", *more])
+                    for n in (10, updates)]
+            for label, (which, *more) in {"inline": ["inline"], **how}.items()
+        }  # fmt: skip
+        for few, _ in configs.values():  # kernels are chosen and memory is taken at first use
+            seconds(few)
+        rates: dict[str, list[float]] = {label: [] for label in configs}
+        for _ in range(given.rounds):
+            for label, (_, config) in configs.items():
+                rates[label].append(updates / seconds(config))
+        yield Row(f"{name}, inline", rates["inline"], "updates/s")
+        for label in how:
+            ratios = [one / other for one, other in zip(rates[label], rates["inline"], strict=True)]
+            target = "≥ 10.0" if on_gpu and name == "lenet5" else ""
+            yield Row(f"{name}, vectorized, {label}: updates/s over inline", ratios, "", target)
+        if on_gpu:
+            yield Row(f"{name}: peak memory of {torch.cuda.get_device_name()}", [_peak_mib()], "MiB")
+            yield Row(f"{name}: share of the last second in which it was busy", [torch.cuda.utilization() / 100])
 
 
 def seconds(config: Config) -> float:
     """Of one run, without set-up and evaluation."""
     setup = prepare(config)
-    _done(config)
+    _wait(config.experiment.device)
     began = time.perf_counter()
     serve(setup.server, SimulatedTransport(setup.population, setup.executor), Log())
-    _done(config)
+    _wait(config.experiment.device)
     took = time.perf_counter() - began
     setup.close()
     return took
 
 
-def _done(config: Config) -> None:
-    """Wait for the device: what was launched is not yet computed."""
-    if config.experiment.device != "cpu":
+def _wait(device: str) -> None:
+    """Until all that was launched is computed."""
+    if device != "cpu":
         torch.cuda.synchronize()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batches", default="8,16,25")
-    parser.add_argument("--model", choices=list(MODELS), help="default: all; on a GPU lenet5")
-    parser.add_argument("--device", default="cpu")
-    given = parser.parse_args()
-    on_gpu = given.device != "cpu"
-    for name in [given.model] if given.model else (["lenet5"] if on_gpu else list(MODELS)):
-        path, updates, more = MODELS[name]
-        common = [f"experiment.updates={updates * (10 if on_gpu else 1)}", *more, *(ON_GPU if on_gpu else [])]
-        how = {f"batch {b}": ["executor.name=vectorized", f"executor.batch={b}"] for b in given.batches.split(",")}
-        configs = {
-            label: Config.load(path, "fedbuff", [*common, *sets])
-            for label, sets in {"inline": ["executor.name=inline"], **how}.items()
-        }
-        for config in configs.values():  # warm up: kernels are chosen and memory is taken at first use
-            seconds(Config.from_dict({**config.to_dict(), "experiment": {"updates": 10, "device": given.device}}))
-        found: dict[str, list[float]] = {label: [] for label in configs}
-        for _ in range(given.rounds):
-            for label, config in configs.items():
-                found[label].append(seconds(config))
-        print(f"{name}, {given.rounds} rounds: updates a second over inline's, median (smallest to largest)")
-        for label, took in found.items():
-            ratios = [one / other for one, other in zip(found["inline"], took, strict=True)]
-            rate = configs[label].experiment.updates or 0
-            print(
-                f"  {label:10} {rate / statistics.median(took):10.1f} a second {statistics.median(ratios):8.2f} "
-                f"({min(ratios):.2f} to {max(ratios):.2f})"
-            )
-        if on_gpu:
-            print(f"  peak memory {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB, {torch.cuda.get_device_name()}")
-            print(f"  busy {torch.cuda.utilization()} % at the end of the last run, as the driver tells")
+def _peak_mib() -> float:
+    return torch.cuda.max_memory_allocated() / 2**20
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, OPTIONS, rows)
