@@ -203,7 +203,7 @@ def test_a_model_that_takes_no_tokens_is_refused(here: Path, name: str) -> None:
         parts(model={"name": name, "rank": 2}, data={"tokenizer": "characters"})
     assert len(raised.value.faults) == 1
     assert "data.features" not in str(raised.value), "a language model has no use of them"
-    with pytest.raises(ConfigError, match="or set data.features"):
+    with pytest.raises(ConfigError, match=r"or set data\.features"):
         build(name, (12,), 5, False, 0, {})
 
 
