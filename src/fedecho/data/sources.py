@@ -56,8 +56,8 @@ class Source:
     Images and other numbers are float32, texts token ids, int64. A language model's labels are the next tokens.
 
     Built-in and `hf:` sources are normalised: each channel, minus the train part's mean, over the train part's standard
-    deviation, so `inputs` has mean 0 and standard deviation 1 per channel; so is each of an encoder's features.
-    What a `module:function` returns is normalised by that function, or not at all.
+    deviation, so `inputs` has mean 0 and standard deviation 1 per channel; so is each of an encoder's features. What a
+    `module:function` returns is normalised by that function, or not at all.
 
     Attributes:
         name: what `load` was asked for.
