@@ -4,14 +4,16 @@
     python benchmarks/vectorized.py --device cuda [--batches 64]
 
 In turn (inline, then each batch size, then again), in this process, on one torch thread. On a GPU: LeNet-5 with 64
-clients at work at once, against inline, which is the sequential loop there (benchmarks/overhead.py), and how busy the
-card was.
+clients at work at once, against inline, which is the sequential loop there (benchmarks/overhead.py), and the share of
+the last runs in which the card was busy, as `nvidia-smi` tells ten times a second.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import threading
 import time
 
 import torch
@@ -28,6 +30,26 @@ MODELS = {
     "lenet5": ("configs/fashion_mnist_large.toml", 30, []),
 }
 ON_GPU = ["server.concurrency=64", "data.clients=128", "population.class_counts=[75,36,17]", "experiment.device=cuda"]
+
+
+class Share(threading.Thread):
+    """Asks the driver how busy the card is, until it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._busy: list[float] = []
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        ask = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-i", "0"]
+        while not self._over.wait(0.1):
+            self._busy.append(float(subprocess.run(ask, capture_output=True, text=True, check=True).stdout))
+
+    def stop(self) -> float:
+        """The mean share, in per cent; NaN where the driver did not say."""
+        self._over.set()
+        self.join()
+        return statistics.fmean(self._busy) if self._busy else float("nan")
 
 
 def seconds(config: Config) -> float:
@@ -78,9 +100,13 @@ def main() -> None:
                 f"  {label:10} {rate / statistics.median(took):10.1f} a second {statistics.median(ratios):8.2f} "
                 f"({min(ratios):.2f} to {max(ratios):.2f})"
             )
-        if on_gpu:
-            print(f"  peak memory {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB, {torch.cuda.get_device_name()}")
-            print(f"  busy {torch.cuda.utilization()} % at the end of the last run, as the driver tells")
+        for label, config in configs.items() if on_gpu else ():
+            torch.cuda.reset_peak_memory_stats()
+            share = Share()
+            share.start()
+            seconds(config)
+            memory = torch.cuda.max_memory_allocated() / 2**20
+            print(f"  {label:10} {share.stop():10.0f} % busy, peak {memory:.0f} MiB, {torch.cuda.get_device_name()}")
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ def synthetic(build: Callable[..., nn.Module], shape: tuple[int, ...], **client:
 )
 def test_images_of_every_layout_and_texts(build: Callable[..., nn.Module], shape: tuple[int, ...]) -> None:
     """Group norm where channels lie behind; one example left in a batch, or in a client's data."""
-    # after a step, changing what ResNet-18 starts from by 1e-7 comes to 5e-4 of its change, with no batch of jobs at all
+    # changing what ResNet-18 starts from by 1e-7 comes to 5e-4 of its change in a step, without any batch of jobs
     one = synthetic(build, shape, steps=1 if build is ResNet18 else None)
     assert one.why_not_together is None
     assert_alike(one, jobs(one), 10 * CLOSE if build is ResNet18 else CLOSE)
