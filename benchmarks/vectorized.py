@@ -4,13 +4,16 @@
     python benchmarks/vectorized.py --device cuda --model lenet5 --batches 64
 
 In turn (inline, then each batch size, then again), in this process, on one torch thread. On a GPU: LeNet-5 with 64
-clients at work at once, against inline, which is the sequential loop there (benchmarks/overhead.py), and how busy the
-card was.
+clients at work at once, against inline, which is the sequential loop there (benchmarks/overhead.py), and the share of a
+run in which the card was busy, as `nvidia-smi` tells ten times a second.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 
@@ -59,9 +62,34 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
             ratios = [one / other for one, other in zip(rates[label], rates["inline"], strict=True)]
             target = "≥ 10.0" if on_gpu and name == "lenet5" else ""
             yield Row(f"{name}, vectorized, {label}: updates/s over inline", ratios, "", target)
-        if on_gpu:
-            yield Row(f"{name}: peak memory of {torch.cuda.get_device_name()}", [_peak_mib()], "MiB")
-            yield Row(f"{name}: share of the last second in which it was busy", [torch.cuda.utilization() / 100])
+        for label, (_, config) in configs.items() if on_gpu else ():
+            torch.cuda.reset_peak_memory_stats()
+            share = Share()
+            share.start()
+            seconds(config)
+            card = torch.cuda.get_device_name()
+            yield Row(f"{name}, {label}: peak memory, {card}", [torch.cuda.max_memory_allocated() / 2**20], "MiB")
+            yield Row(f"{name}, {label}: how busy the card was", [share.stop()], "%")
+
+
+class Share(threading.Thread):
+    """Asks the driver how busy the card is, until it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._busy: list[float] = []
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        ask = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-i", "0"]
+        while not self._over.wait(0.1):
+            self._busy.append(float(subprocess.run(ask, capture_output=True, text=True, check=True).stdout))
+
+    def stop(self) -> float:
+        """The mean share, in per cent; NaN where the driver did not say."""
+        self._over.set()
+        self.join()
+        return statistics.fmean(self._busy) if self._busy else float("nan")
 
 
 def seconds(config: Config) -> float:
@@ -80,10 +108,6 @@ def _wait(device: str) -> None:
     """Until all that was launched is computed."""
     if device != "cpu":
         torch.cuda.synchronize()
-
-
-def _peak_mib() -> float:
-    return torch.cuda.max_memory_allocated() / 2**20
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -25,7 +27,7 @@ from ..messages import Model, Task, Update
 from ..refine.base import LOGITS, Distillation, Form, Generator, Loss, Synthesis, Synthetic
 from ..rng import Key
 from .generator import Networks, synthesize
-from .together import pad, schedule, why_not
+from .together import Together, schedule, why_not
 
 INFERENCE_BATCH = 500
 """Examples per forward pass where no gradient is needed: the fastest on CPUs we timed; larger ones spill the caches."""
@@ -33,6 +35,8 @@ INFERENCE_TOKENS = 1 << 13
 """Of texts with classes: tokens per forward pass, at most, which is fewer examples."""
 INFERENCE_LOGITS = 1 << 23
 """Of a language model: logits per forward pass, at most, which is fewer examples. 32 MiB."""
+SAME = 1e-3
+"""How far a gradient in a batch of jobs may be from what the job gets alone, of its largest number."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ class Learner:
         self._inputs, self._labels = self._place(data.inputs), data.labels.to(self.device)
         self._unlabeled = self._place(data.unlabeled)
         self.seconds = {"train_s": 0.0, "infer_s": 0.0, "distill_s": 0.0}
+        self._together = Together(self.module, self._places, self._gathered)
 
     def _flatten(self) -> None:
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
@@ -304,19 +309,38 @@ class Learner:
 
     # -- many clients' work at once
 
-    @property
+    @cached_property
     def why_not_together(self) -> str | None:
-        """Why `train_many` cannot train this module, if it cannot."""
-        reason = why_not(self.module)
-        if reason is not None:
+        """Why `train_many` cannot train this module, if it cannot.
+
+        Once, the gradients of two jobs with batches of unequal sizes are compared with what each gets alone.
+        """
+        if reason := why_not(self.module):
             return reason
-        self.module.eval()
-        start, example = self._initial, self._inputs[:1]
-        weights, buffers, inputs = (torch.stack([part] * 2) for part in (start.weights, start.buffers, example))
+        first, end = max(pairwise(self.data.offsets), key=lambda ends: ends[1] - ends[0])
+        n = min(end - first, self.client.batch_size, 8)
+        if not n:
+            return None
+        sizes, start = (n, max(1, n // 2)), self._initial
+        examples = torch.arange(first, first + n, device=self.device).repeat(2, 1)
+        own = torch.stack([(torch.arange(n, device=self.device) < size) / size for size in sizes])
+        weights, buffers = (torch.stack([part, part]) for part in (start.weights, start.buffers))
+        self.module.train()
+        self._load(start)
         try:
-            torch.func.vmap(self._functional)(self._views(weights), self._named_buffers(buffers), inputs)
+            with self._key.fold("together").torch_global():
+                views = self._together.views(weights)
+                _, found = self._together.gradients(views, self._named_buffers(buffers), examples, own)
         except Exception as fault:  # whatever torch or the module raises
-            return f"cannot be batched over weights ({str(fault).strip().splitlines()[0]})"
+            said = str(fault).strip() or type(fault).__name__
+            return f"cannot be batched over weights ({said.splitlines()[0]})"
+        for size, together in zip(sizes, torch.cat([g.flatten(1) for g in found], 1), strict=True):
+            self._load(start)
+            self._gradient.zero_()
+            inputs, labels = self._gathered(examples[0, :size])
+            F.cross_entropy(*_predicted(self.module(inputs), labels)).backward()  # type: ignore[no-untyped-call]
+            if not float((together - self._gradient).abs().max()) <= SAME * float(self._gradient.abs().max()):
+                return "has other gradients in a batch of jobs than alone: its examples seem to influence each other"
         return None
 
     def train_many(self, jobs: Sequence[tuple[Task, Model]]) -> list[Update]:
@@ -341,64 +365,24 @@ class Learner:
         drawing = [(offsets[task.client], n, key.numpy()) for (task, _), n, key in zip(jobs, sizes, keys, strict=True)]
         plan = schedule(drawing, how.batch_size, how.epochs, how.steps)
         jobs = [jobs[place] for place in plan.order]
-        examples = plan.examples.to(self.device)
         lrs = [how.lr * float(task.extra.get("lr_scale", 1.0)) for task, _ in jobs]
-        lr = torch.tensor(lrs, device=self.device).unsqueeze(1)
-        weights = torch.stack([model.weights for _, model in jobs])
+        start = torch.stack([model.weights for _, model in jobs])
         buffers = torch.stack([model.buffers for _, model in jobs])
-        gradient = torch.zeros_like(weights)
-        velocity = torch.zeros_like(weights) if how.momentum else None
-        totals = torch.zeros(len(jobs), device=self.device)
         self.module.train()
-        forward = torch.func.vmap(self._functional)
-        active, leaves, slots, kept = 0, {}, [], {}
-        for step in range(plan.examples.shape[1]):
-            now = sum(steps > step for steps in plan.steps)
-            if now != active:  # who is done does not move any more
-                active = now
-                leaves = {name: leaf.detach().requires_grad_() for name, leaf in self._views(weights[:now]).items()}
-                slots = list(self._views(gradient[:now]).values())
-                kept = self._named_buffers(buffers[:now])
-            w, g = weights[:active], gradient[:active]
-            places, wanted = pad(examples[:active, step], self._labels)
-            logits = forward(leaves, kept, self._inputs[places])
-            asked = wanted.flatten(1)
-            each = F.cross_entropy(logits.flatten(0, logits.dim() - 2), asked.flatten(), reduction="none")
-            losses = each.view(active, -1).sum(1) / (asked >= 0).sum(1)
-            found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
-            torch._foreach_copy_(slots, found)
-            totals[:active] += losses.detach()
-            if how.weight_decay:
-                g.add_(w, alpha=how.weight_decay)
-            if rule is not None:
-                for row, (task, model) in enumerate(jobs[:active]):
-                    rule.direct(g[row], w[row], model.weights, task.extra)
-            if how.clip:
-                norms = torch.linalg.vector_norm(g, dim=1, keepdim=True)
-                g.mul_((how.clip / (norms + 1e-12)).clamp(max=1.0))
-            if velocity is not None:
-                g.add_(velocity[:active], alpha=how.momentum)
-                velocity[:active].copy_(g)
-            w.addcmul_(g, lr[:active], value=-1.0)
+        extras, named = [task.extra for task, _ in jobs], self._named_buffers(buffers)
+        weights, totals = self._together.train(plan, start, named, lrs, extras, how, rule)
+        losses = totals.tolist()
         made: dict[int, Update] = {}
         for row, (task, model) in enumerate(jobs):
             trained, steps = weights[row].clone(), plan.steps[row]
             extra = rule.report(model.weights, trained, steps, lrs[row], task.extra) if rule is not None else {}
-            metrics = {"loss": float(totals[row]) / max(steps, 1)}
+            metrics = {"loss": losses[row] / max(steps, 1)}
             place = plan.order[row]
             made[place] = Update(task.id, trained, buffers[row].clone(), sizes[place], metrics, None, extra)
         return [made[place] for place in range(len(jobs))]
 
-    def _functional(self, weights: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        logits: Tensor = functional_call(self.module, {**weights, **buffers}, (self._seen(inputs),))
-        return logits
-
-    def _views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Views of flat weights or gradients [J, d] by parameter, [J, *shape]."""
-        return {
-            name: flat[:, at].view(-1, *shape).permute(0, *(1 + place for place in back))
-            for name, (at, shape, back) in self._places.items()
-        }
+    def _gathered(self, examples: Tensor) -> tuple[Tensor, Tensor]:
+        return self._seen(self._inputs[examples]), self._labels[examples]
 
     def _named_buffers(self, buffers: Tensor) -> dict[str, Tensor]:
         """Views of flat buffers [..., b] by name."""

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 
@@ -28,3 +29,13 @@ class MLP(nn.Module):
         """Logits [B, C] for x [B, *shape]."""
         logits: Tensor = self.layers(x)
         return logits
+
+    def forward_many(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Logits [J, B, C] of J models for x [J, B, *shape]; `parameters` are [J, *shape] by name."""
+        x = x.flatten(2)
+        last = len(self.layers) - 1
+        for place in range(1, last + 1, 2):
+            weight, bias = parameters[f"layers.{place}.weight"], parameters[f"layers.{place}.bias"]
+            x = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+            x = x if place == last else x.relu()
+        return x
