@@ -1,7 +1,7 @@
 """Other simulators on the same work: time over ours, paired and in turn.
 
     python benchmarks/peers.py install [--peers pfl,appfl] [--envs FOLDER]
-    python benchmarks/peers.py run [--peers …] [--pairs 3] [--jobs 60] [--json]
+    python benchmarks/peers.py run [--peers …] [--pairs 3] [--jobs 200] [--json]
 
 `install` gives each peer a virtual environment of its own, from PyPI. `run` starts a driver (`benchmarks/peers/`) for
 each run, in that environment: 50 clients with 1,000 images of Fashion-MNIST each, an MLP 784-512-256-10, 20 steps of
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--envs", type=Path, default=Path.home() / ".cache" / "fedecho-peers")
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=60)
+    parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     peers = given.peers.split(",")
