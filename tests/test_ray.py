@@ -115,15 +115,14 @@ def test_the_job_of_an_actor_that_died_is_done_by_another(cluster: str, tmp_path
     shop = Workshop(tmp_path / "notes", plan=((0, "die once"), (2, "die")))
     executor = make(shop, cluster, workers=2)
     try:
-        for task in range(2):
+        for task in range(3):
             submit(executor, task, float(task))
         check(executor.result(0), 0)
         check(executor.result(1), 1)
-        submit(executor, 2, 2.0)  # only now: every result that arrives forgets the deaths before it
         with pytest.raises(WorkerLost, match=r"^3 Ray workers died on task 2, the last one so: .*resume the run$"):
             executor.result(2)
         assert shop.computed().count(0) == 2
-        assert shop.computed().count(2) == 3
+        assert shop.computed().count(2) in (3, 4), "a death before the last result that arrived may have been forgotten"
     finally:
         executor.close()
 
