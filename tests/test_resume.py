@@ -27,6 +27,10 @@ METHODS: dict[str, dict[str, Any]] = {
         "population": LOSSY,
         "records": {"bank": "mapped"},
     },
+    "fedbuff+calibrated_echo": {
+        "refine": {"name": "calibrated_echo", "steps": 2, "max_rows": 9},
+        "population": LOSSY,
+    },
     "ca2fl": {"algorithm": {"name": "ca2fl", "buffer_size": 3}, "population": LOSSY},
     "fedac": {"algorithm": {"name": "fedac"}, "population": LOSSY},
     "fadas_da": {"algorithm": {"name": "fadas_da", "lr": 0.003}, "population": LOSSY, "server": {"refill": "batch"}},

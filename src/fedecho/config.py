@@ -415,7 +415,13 @@ def build(cls: type[T], table: Any, path: str, faults: list[str]) -> T | None:
             values[key] = read
     if cls is not PopulationConfig:  # which knows its ranges itself
         faults += _table_faults(path, {name: values.get(name, f.default) for name, f in fields.items()})
-    return cls(**values) if len(faults) == before else None
+    if len(faults) > before:
+        return None
+    try:
+        return cls(**values)
+    except ConfigError as fault:  # settings that do not go together
+        faults += fault.faults
+        return None
 
 
 def _read(hint: Any, value: Any, path: str, faults: list[str]) -> tuple[bool, Any]:
@@ -560,7 +566,7 @@ _RANGES: dict[tuple[Callable[[float], bool], str], str] = {
     _ABOVE_0: "virtual_time_s lr alpha noise_multiplier gamma eps temperature prior_floor mu_alpha staleness_weight "
     "s_max generator_lr latent_lr probe_temperature",
     _ABOVE_0_OR_INF: "max_change_norm max_change_ratio checkpoint_every_s",
-    _SHARE: "coupling warmup milestones alpha_min alpha_max",
+    _SHARE: "coupling warmup milestones alpha_min alpha_max own",
     _BELOW_1: "momentum ema beta1 beta2",
     (lambda x: 0 < x < 1, "above 0 and below 1"): "delta",
     (lambda x: 0 < x <= 1, "above 0 and at most 1"): "mixing",

@@ -19,6 +19,7 @@ from .refine.base import Stage
 ALIASES = {
     "fedecho": "fedbuff+echo",
     "fedecho_balanced": "fedbuff+balanced_echo",
+    "fedecho_calibrated": "fedbuff+calibrated_echo",
     "fedrevive": "async_sgd+fedrevive",
 }
 """Names for a rule with a stage."""

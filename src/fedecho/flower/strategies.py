@@ -101,6 +101,15 @@ class FedEchoBalanced(Asynchronous):
     method = "fedecho_balanced"
 
 
+class FedEchoCalibrated(Asynchronous):
+    """FedEcho with soft labels only and a calibrated teacher, of which the server's own prediction is a part.
+
+    Needs `model` and `unlabeled`; the stage's settings begin with `calibrated_echo_`.
+    """
+
+    method = "fedecho_calibrated"
+
+
 class FedFa(Asynchronous):
     """The mean of a queue of the models that arrived last."""
 

@@ -200,6 +200,10 @@ class Echo(Stage):
             mean = bank.total / bank.mass
         return self._probabilities(mean, self.common(bank, mean.shape[-1])).float()
 
+    def teacher(self, bank: Bank, model: Model, compute: Compute) -> Tensor:
+        """p, what the aggregated model is taught on U, [|U|, C] float32."""
+        return self.ensemble(bank, model.version)
+
     def _probabilities(self, mean: Tensor, common: Tensor | None) -> Tensor:
         """p [..., C] from the ensemble's mean."""
         if self.average == "probabilities":
@@ -283,7 +287,7 @@ class Echo(Stage):
             weights, loss = compute.distill(model, lazy, how, key)
             h = float(torch.cat(seen).mean())
         else:
-            p = self.ensemble(state, model.version)
+            p = self.teacher(state, model, compute)
             weights, loss = compute.distill(model, self.loss(p), how, key)
             h = float(uncertainty(p).mean())
         alpha = self.alpha_min + (self.alpha_max - self.alpha_min) * h
