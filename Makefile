@@ -33,7 +33,7 @@ browser: $(VENV)/.browser ## a Chromium for the report's tests, where apt-get ca
 install: $(VENV)/.dev ## .venv with everything development needs
 
 demo: $(VENV)/.core ## FedBuff, CA2FL and FedEcho on digits, where the slow clients own two of them
-	$(BIN)/fedecho compare configs/digits_coupled.toml --algorithms fedbuff,ca2fl,fedecho,fedecho_balanced --seeds 0,1,2,3,4 --jobs 2
+	$(BIN)/fedecho compare configs/digits_coupled.toml --algorithms fedbuff,ca2fl,fedecho,fedecho_balanced,fedecho_calibrated --seeds 0,1,2,3,4 --jobs 2
 
 test: $(VENV)/.dev $(VENV)/.browser ## the tests, without the slow ones
 	$(BIN)/python -m pytest

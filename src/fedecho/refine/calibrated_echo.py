@@ -19,7 +19,8 @@ ROUNDS, ENOUGH = 50, 0.01
 
 def calibrated(logits: Tensor, target: Tensor, floor: float = 1e-6) -> Tensor:
     """log softmax(z + b), with b [C] such that each class is expected as often as the target says: the mean over all
-    predictions of softmax(z + b) is `target` [C]. Logits z [P, C]; the answer is float32.
+    predictions of softmax(z + b) is `target` [C], to within `ENOUGH` of each share or as near as `ROUNDS` steps come.
+    Logits z [P, C]; the answer is float32, on their device.
 
     With u = exp b and E = exp z, the fixed point u ← u · target / mean_x(u·E_x / Σ_c u_c·E_xc), from u = 1: Sinkhorn's
     iteration. A class that nobody expects gains at most 1/`floor` a step.
@@ -27,6 +28,7 @@ def calibrated(logits: Tensor, target: Tensor, floor: float = 1e-6) -> Tensor:
     z = logits.double()
     e = (z - z.amax(-1, keepdim=True)).exp()
     wanted = target.to(e).clamp(min=floor)
+    wanted = wanted / wanted.sum()
     u = torch.ones_like(wanted)
     for _ in range(ROUNDS):
         ratio = u * (e.T @ (1.0 / (e @ u))) / (len(e) * wanted)
@@ -51,12 +53,11 @@ class CalibratedEcho(Echo):
        adjustment of Menon et al., *Long-tail learning via logit adjustment*, ICLR 2021 (arXiv 2007.07314), with a bias
        that is solved for instead of read off a prior.
     2. The server's own voice, λ. It knows the newest, but leans to the labels of the few clients whose changes it just
-       took; calibrated alike it is a teacher, too. With λ = 1 no client's predictions are used but for π*.
+       took; calibrated alike it is a teacher, too. With λ = 1 clients' predictions only tell π*.
     3. α = 1, soft labels only, as in `BalancedEcho`.
 
     Attributes:
-        lr: η_d; .02 is within a point of the best of its grid in every cell of docs/studies.md.
-            All below are as in `Echo`, but `own` and `target`.
+        lr: η_d. All below are as in `Echo`, but `own` and `target`.
         steps: Q.
         batch_size: |B|.
         clip: ν.
@@ -64,7 +65,7 @@ class CalibratedEcho(Echo):
         alpha_max: likewise.
         alpha: "sample", "batch" or "agreement".
         average: "logits" or "probabilities".
-        temperature: as in `Echo`; the server's own prediction is not softened.
+        temperature: as in `Echo`; it softens all voices, and is that of π*, too.
         teachers: weights of the rows.
         staleness_power: for teachers = "staleness".
         optimizer: "sgd" or "adam".
@@ -73,8 +74,8 @@ class CalibratedEcho(Echo):
         row_dtype: as in `Echo`.
         top_k: 0: a calibration needs all of the teacher's probabilities on all of U; `balanced_echo` can pack its rows.
         own: λ, the weight of the server's own prediction in the teacher; 0 is the bank alone, 1 the server alone.
-        target: π*, "mean", what the teachers of the bank expect on average, or "uniform", every class alike: for a U
-            that is known to be so.
+        target: π*, "mean", what the teachers of the bank expect on average (each counts alike), or "uniform", every
+            class alike: for a U that is known to be so.
     """
 
     name = "calibrated_echo"
@@ -98,7 +99,7 @@ class CalibratedEcho(Echo):
             )
 
     def prior_of(self, row: Tensor) -> Tensor | None:
-        return row.float().softmax(-1).mean(0) if self.target == "mean" else None
+        return (row.float() / self.temperature).softmax(-1).mean(0) if self.target == "mean" else None
 
     def wanted(self, bank: Bank, classes: int) -> Tensor:
         """π* [C]."""
@@ -109,9 +110,9 @@ class CalibratedEcho(Echo):
     def teacher(self, bank: Bank, model: Model, compute: Compute) -> Tensor:
         target, voices = self.wanted(bank, compute.classes), []
         if self.own < 1.0:
-            voices.append(
-                (1.0 - self.own) * calibrated(self.ensemble(bank, model.version).clamp(min=1e-30).log(), target)
-            )
+            mean = self.mean(bank, model.version).to(model.weights.device)
+            said = mean.clamp(min=1e-30).log() if self.average == "probabilities" else mean / self.temperature
+            voices.append((1.0 - self.own) * calibrated(said, target))
         if self.own > 0.0:
-            voices.append(self.own * calibrated(compute.predict(model).float(), target))
+            voices.append(self.own * calibrated(compute.predict(model) / self.temperature, target))
         return torch.stack(voices).sum(0).softmax(-1)

@@ -38,7 +38,7 @@ class Bank:
             whatever the number of clients. float64 keeps it equal to the full sum over a long run. None where rows are
             packed: such a sum would be as large as what packing saves.
         mass: Σ_i w_i [P, 1] float64; likewise.
-        priors: where a stage corrects teachers by what they expect and rows are packed: client to that, [n + 1].
+        priors: where a stage wants to know what each teacher expects on the whole: client to that, in the stage's form.
     """
 
     rows: dict[int, Tensor] = field(default_factory=dict)
@@ -188,16 +188,21 @@ class Echo(Stage):
             value = weight * value
         return value, weight
 
-    def ensemble(self, bank: Bank, version: int) -> Tensor:
-        """p, the teacher's probabilities on U, [|U|, C] float32, for the server at `version`."""
+    def mean(self, bank: Bank, version: int) -> Tensor:
+        """The weighted mean of the rows' values, [|U|, C] float64, for the server at `version`."""
         assert bank.total is not None
         assert bank.mass is not None
-        if self.teachers == "staleness":  # every row's weight changes with every version: no sum can be kept
-            weights = [(1.0 + version - bank.versions[i]) ** -self.staleness_power for i in bank.rows]
-            total = sum(w * self.values(row) for w, row in zip(weights, bank.rows.values(), strict=True))
-            mean = torch.as_tensor(total) / sum(weights)
-        else:
-            mean = bank.total / bank.mass
+        if self.teachers != "staleness":
+            return bank.total / bank.mass
+        # every row's weight changes with every version: no sum can be kept
+        weights = [(1.0 + version - bank.versions[i]) ** -self.staleness_power for i in bank.rows]
+        total = sum(w * self.values(row) for w, row in zip(weights, bank.rows.values(), strict=True))
+        mean: Tensor = torch.as_tensor(total) / sum(weights)
+        return mean
+
+    def ensemble(self, bank: Bank, version: int) -> Tensor:
+        """p, the teacher's probabilities on U, [|U|, C] float32, for the server at `version`."""
+        mean = self.mean(bank, version)
         return self._probabilities(mean, self.common(bank, mean.shape[-1])).float()
 
     def teacher(self, bank: Bank, model: Model, compute: Compute) -> Tensor:
@@ -287,7 +292,7 @@ class Echo(Stage):
             weights, loss = compute.distill(model, lazy, how, key)
             h = float(torch.cat(seen).mean())
         else:
-            p = self.teacher(state, model, compute)
+            p = self.teacher(state, model, compute).to(model.weights.device)  # a bank may lie elsewhere
             weights, loss = compute.distill(model, self.loss(p), how, key)
             h = float(uncertainty(p).mean())
         alpha = self.alpha_min + (self.alpha_max - self.alpha_min) * h
