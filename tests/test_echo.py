@@ -243,6 +243,14 @@ def test_a_calibrated_echo_can_aim_at_what_all_teachers_expect_together() -> Non
     assert echo.wanted(bank, 2).tolist() == pytest.approx([0.5, 0.5])
 
 
+def test_a_fair_target_raises_a_class_that_few_expect_to_an_even_share() -> None:
+    echo = CalibratedEcho(own=0.0, target="fair")
+    rows = {0: torch.tensor([[3.0, 0.0], [3.0, 0.0]]), 4: torch.tensor([[1.0, 0.0], [-1.0, 0.0]])}
+    expected = (sigmoid(3.0) + 0.5) / 2
+    p = echo.teacher(bank_of(echo, rows), Model(torch.zeros(1), torch.zeros(0), 3), Says(torch.zeros(2, 2)))  # type: ignore[arg-type]
+    assert float(p[:, 0].mean()) == pytest.approx(expected / (expected + 0.5), abs=0.01)
+
+
 def test_a_calibrated_echo_does_not_pack_its_rows_and_says_so() -> None:
     tables = {"refine": [{"name": "calibrated_echo", "top_k": 4}]}
     with pytest.raises(ConfigError, match=r"refine\.top_k is 4.*balanced_echo"):

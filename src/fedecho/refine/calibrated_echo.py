@@ -19,16 +19,16 @@ ROUNDS, ENOUGH = 50, 0.01
 
 def calibrated(logits: Tensor, target: Tensor, floor: float = 1e-6) -> Tensor:
     """log softmax(z + b), with b [C] such that each class is expected as often as the target says: the mean over all
-    predictions of softmax(z + b) is `target` [C], to within `ENOUGH` of each share or as near as `ROUNDS` steps come.
-    Logits z [P, C]; the answer is float32, on their device.
+    predictions of softmax(z + b) is `target` [C], scaled to sum to 1, to within `ENOUGH` of each share or as near as
+    `ROUNDS` steps come. Logits z [P, C]; the answer is float32, on their device.
 
     With u = exp b and E = exp z, the fixed point u ← u · target / mean_x(u·E_x / Σ_c u_c·E_xc), from u = 1: Sinkhorn's
     iteration. A class that nobody expects gains at most 1/`floor` a step.
     """
     z = logits.double()
     e = (z - z.amax(-1, keepdim=True)).exp()
-    wanted = target.to(e).clamp(min=floor)
-    wanted = wanted / wanted.sum()
+    wanted = target.to(e) / target.sum()
+    wanted = wanted.clamp(min=floor) / wanted.clamp(min=floor).sum()
     u = torch.ones_like(wanted)
     for _ in range(ROUNDS):
         ratio = u * (e.T @ (1.0 / (e @ u))) / (len(e) * wanted)
@@ -74,8 +74,9 @@ class CalibratedEcho(Echo):
         row_dtype: as in `Echo`.
         top_k: 0: a calibration needs all of the teacher's probabilities on all of U; `balanced_echo` can pack its rows.
         own: λ, the weight of the server's own prediction in the teacher; 0 is the bank alone, 1 the server alone.
-        target: π*, "mean", what the teachers of the bank expect on average (each counts alike), or "uniform", every
-            class alike: for a U that is known to be so.
+        target: π*, "mean", what the teachers of the bank expect on average (each counts alike); "uniform", every class
+            alike: for a U that is known to be so; or "fair", the mean raised to at least an even share of each class
+            (and normalised): also classes that nobody has expected yet.
     """
 
     name = "calibrated_echo"
@@ -89,7 +90,7 @@ class CalibratedEcho(Echo):
     alpha_min: float = 1.0
     alpha_max: float = 1.0
     own: float = 0.5
-    target: Literal["mean", "uniform"] = "mean"
+    target: Literal["mean", "uniform", "fair"] = "mean"
 
     def __post_init__(self) -> None:
         if self.top_k:
@@ -99,13 +100,14 @@ class CalibratedEcho(Echo):
             )
 
     def prior_of(self, row: Tensor) -> Tensor | None:
-        return (row.float() / self.temperature).softmax(-1).mean(0) if self.target == "mean" else None
+        return (row.float() / self.temperature).softmax(-1).mean(0) if self.target != "uniform" else None
 
     def wanted(self, bank: Bank, classes: int) -> Tensor:
-        """π* [C]."""
+        """π* [C], up to a factor."""
         if self.target == "uniform":
-            return torch.full((classes,), 1.0 / classes)
-        return torch.stack(list(bank.priors.values())).mean(0)
+            return torch.ones(classes)
+        mean = torch.stack(list(bank.priors.values())).mean(0)
+        return mean if self.target == "mean" else mean.clamp(min=1.0 / classes)
 
     def teacher(self, bank: Bank, model: Model, compute: Compute) -> Tensor:
         target, voices = self.wanted(bank, compute.classes), []
