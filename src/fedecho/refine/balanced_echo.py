@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import sparse
-from .echo import Bank, Echo
+from .echo import LOGIT_ADJUSTMENT, Bank, Echo
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,7 @@ class BalancedEcho(Echo):
     """
 
     name = "balanced_echo"
-    citation = (
-        Echo.citation + "\n@inproceedings{menon2021longtail, title={Long-tail learning via logit adjustment}, "
-        "author={Menon, Aditya Krishna and Jayasumana, Sadeep and Rawat, Ankit Singh and Jain, Himanshu and Veit, "
-        "Andreas and Kumar, Sanjiv}, booktitle={ICLR}, year={2021}}"
-    )
+    citation = f"{Echo.citation}\n{LOGIT_ADJUSTMENT}"
     alpha_min: float = 1.0
     alpha_max: float = 1.0
     prior: float = 1.0

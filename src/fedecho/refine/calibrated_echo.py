@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..messages import Model
 from .base import Compute
-from .echo import Bank, Echo
+from .echo import LOGIT_ADJUSTMENT, Bank, Echo
 
 ROUNDS, ENOUGH = 50, 0.01
 """`calibrated` ends after so many steps, or when every class is expected within this share of its target."""
@@ -27,8 +27,9 @@ def calibrated(logits: Tensor, target: Tensor, floor: float = 1e-6) -> Tensor:
     """
     z = logits.double()
     e = (z - z.amax(-1, keepdim=True)).exp()
-    wanted = target.to(e) / target.sum()
-    wanted = wanted.clamp(min=floor) / wanted.clamp(min=floor).sum()
+    wanted = target.to(e)
+    wanted = (wanted / wanted.sum()).clamp(min=floor)
+    wanted = wanted / wanted.sum()
     u = torch.ones_like(wanted)
     for _ in range(ROUNDS):
         ratio = u * (e.T @ (1.0 / (e @ u))) / (len(e) * wanted)
@@ -80,11 +81,7 @@ class CalibratedEcho(Echo):
     """
 
     name = "calibrated_echo"
-    citation = (
-        Echo.citation + "\n@inproceedings{menon2021longtail, title={Long-tail learning via logit adjustment}, "
-        "author={Menon, Aditya Krishna and Jayasumana, Sadeep and Rawat, Ankit Singh and Jain, Himanshu and Veit, "
-        "Andreas and Kumar, Sanjiv}, booktitle={ICLR}, year={2021}}"
-    )
+    citation = f"{Echo.citation}\n{LOGIT_ADJUSTMENT}"
     grid: ClassVar[dict[str, tuple[float, ...]]] = {"lr": (0.01, 0.02, 0.05, 0.1)}
     lr: float = 0.02
     alpha_min: float = 1.0

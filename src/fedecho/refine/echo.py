@@ -17,6 +17,13 @@ from ..messages import Model
 from ..rng import Key
 from .base import Compute, Distillation, Form, Loss, Stage
 
+LOGIT_ADJUSTMENT = (
+    "@inproceedings{menon2021longtail, title={Long-tail learning via logit adjustment}, author={Menon, Aditya Krishna "
+    "and Jayasumana, Sadeep and Rawat, Ankit Singh and Jain, Himanshu and Veit, Andreas and Kumar, Sanjiv}, "
+    "booktitle={ICLR}, year={2021}}"
+)
+"""What those cite, too, that correct teachers by what these expect on the whole."""
+
 
 def uncertainty(p: Tensor) -> Tensor:
     """h = −Σ_c p_c·log p_c / log C ∈ [0, 1] (0·log 0 = 0), for p [..., C]."""
@@ -38,7 +45,7 @@ class Bank:
             whatever the number of clients. float64 keeps it equal to the full sum over a long run. None where rows are
             packed: such a sum would be as large as what packing saves.
         mass: Σ_i w_i [P, 1] float64; likewise.
-        priors: where a stage wants to know what each teacher expects on the whole: client to that, in the stage's form.
+        priors: client to what that teacher expects on the whole, where the stage asks: as `prior_of` gives it.
     """
 
     rows: dict[int, Tensor] = field(default_factory=dict)
@@ -160,8 +167,8 @@ class Echo(Stage):
         return Bank(rows, versions, bank.total - value, bank.mass - weight, priors)
 
     def prior_of(self, row: Tensor) -> Tensor | None:
-        """What a teacher with this row expects on the whole, [n + 1]: of the first n classes, and of each other; None
-        where the stage does not correct teachers by it, or needs no memory of it."""
+        """What a teacher with this row expects on the whole: [C], or where rows are packed [n + 1], of the first n
+        classes and of each other; None where the stage does not ask, or needs no memory of it."""
         return None
 
     def correction(self, prior: Tensor, classes: int) -> Tensor:
@@ -206,8 +213,8 @@ class Echo(Stage):
         return self._probabilities(mean, self.common(bank, mean.shape[-1])).float()
 
     def teacher(self, bank: Bank, model: Model, compute: Compute) -> Tensor:
-        """p, what the aggregated model is taught on U, [|U|, C] float32."""
-        return self.ensemble(bank, model.version)
+        """p, what the aggregated model is taught on U, [|U|, C] float32, on its device; a bank may lie elsewhere."""
+        return self.ensemble(bank, model.version).to(model.weights.device)
 
     def _probabilities(self, mean: Tensor, common: Tensor | None) -> Tensor:
         """p [..., C] from the ensemble's mean."""
@@ -292,7 +299,7 @@ class Echo(Stage):
             weights, loss = compute.distill(model, lazy, how, key)
             h = float(torch.cat(seen).mean())
         else:
-            p = self.teacher(state, model, compute).to(model.weights.device)  # a bank may lie elsewhere
+            p = self.teacher(state, model, compute)
             weights, loss = compute.distill(model, self.loss(p), how, key)
             h = float(uncertainty(p).mean())
         alpha = self.alpha_min + (self.alpha_max - self.alpha_min) * h
