@@ -178,7 +178,7 @@ OUT_OF_RANGE = {
     "aced": {"lr": [0.0], "tau_algo": [-1]},
     "echo": {
         "lr": [0.0], "steps": [-1], "batch_size": [0], "clip": [-1.0], "alpha_min": [-0.1], "alpha_max": [1.1],
-        "temperature": [0.0, -1.0], "staleness_power": [-1.0], "every": [0], "max_rows": [0],
+        "temperature": [0.0, -1.0], "staleness_power": [-1.0], "every": [0], "max_rows": [0], "passes": [-0.5],
     },
     "client": {
         "epochs": [0], "steps": [0], "batch_size": [0], "lr": [0.0], "momentum": [1.0], "weight_decay": [-0.1],
@@ -349,6 +349,7 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     steps = 3
     top_k = 8
     batch_size = 7
+    passes = 0.5
     clip = 0
     alpha_min = 0.1
     alpha_max = 0.9

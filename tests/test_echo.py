@@ -234,7 +234,7 @@ def test_a_calibrated_echo_averages_the_bank_and_the_server_both_calibrated(own:
 
 
 def test_a_calibrated_echo_can_aim_at_what_all_teachers_expect_together() -> None:
-    echo = CalibratedEcho(own=0.0)
+    echo = CalibratedEcho(own=0.0, target="mean")
     rows = {0: torch.tensor([[3.0, 0.0], [3.0, 0.0]]), 4: torch.tensor([[1.0, 0.0], [-1.0, 0.0]])}
     expected = (sigmoid(3.0) + 0.5) / 2
     p = echo.teacher(bank_of(echo, rows), Model(torch.zeros(1), torch.zeros(0), 3), Says(torch.zeros(2, 2)))  # type: ignore[arg-type]
@@ -243,8 +243,8 @@ def test_a_calibrated_echo_can_aim_at_what_all_teachers_expect_together() -> Non
     assert echo.wanted(bank, 2).tolist() == pytest.approx([0.5, 0.5])
 
 
-def test_a_fair_target_raises_a_class_that_few_expect_to_an_even_share() -> None:
-    echo = CalibratedEcho(own=0.0, target="fair")
+def test_by_default_a_class_that_few_expect_is_raised_to_an_even_share() -> None:
+    echo = CalibratedEcho(own=0.0)
     rows = {0: torch.tensor([[3.0, 0.0], [3.0, 0.0]]), 4: torch.tensor([[1.0, 0.0], [-1.0, 0.0]])}
     expected = (sigmoid(3.0) + 0.5) / 2
     p = echo.teacher(bank_of(echo, rows), Model(torch.zeros(1), torch.zeros(0), 3), Says(torch.zeros(2, 2)))  # type: ignore[arg-type]
@@ -470,3 +470,22 @@ def test_batches_go_through_all_of_u_before_any_example_comes_again() -> None:
     one.distill(one.initial(), loss, Distillation(steps=6, batch_size=10, lr=0.0, clip=0.0), Key(1))
     assert sorted(seen[:30]) == sorted(seen[30:]) == list(range(30))
     assert seen[:30] != seen[30:]
+
+
+@pytest.mark.parametrize(
+    ("passes", "batch_size", "wanted"),
+    [(0.0, 10, 6), (0.5, 10, 2), (1.0, 10, 3), (9.0, 10, 6), (0.01, 10, 1), (0.5, 4, 4)],
+)
+def test_no_more_steps_than_so_many_passes_over_u_take_but_at_least_one(
+    passes: float, batch_size: int, wanted: int
+) -> None:
+    seen: list[int] = []
+
+    def loss(logits: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+        seen.append(len(batch))
+        return logits.sum() * 0.0 + 1.0
+
+    one = learner()  # 30 unlabeled inputs
+    _, mean = one.distill(one.initial(), loss, Distillation(6, batch_size, 0.0, 0.0, passes=passes), Key(1))
+    assert len(seen) == wanted
+    assert mean == pytest.approx(1.0), "the mean is over the steps that were taken"

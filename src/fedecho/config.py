@@ -558,7 +558,7 @@ _BELOW_1 = (lambda x: 0 <= x < 1, "at least 0 and below 1")
 _RANGES: dict[tuple[Callable[[float], bool], str], str] = {
     _AT_LEAST_0: "held_out validation min_examples slow_classes weight_decay clip aggregate_s predict_s refine_s final "
     "max_staleness a b mu tau_c over_selection round_deadline_s staleness_power refine.steps prior top_k continuations "
-    "lam sigma iota similarity_weight tau_algo distill_after generate_after adversarial",
+    "lam sigma iota similarity_weight tau_algo distill_after generate_after adversarial passes",
     _AT_LEAST_1: "updates versions eval_every clients classes_per_client max_examples unlabeled_size epochs steps "
     "batch batch_size concurrency workers buffer_size cohort threads every evaluate_every max_rows staleness_bound "
     "warm_up length test_size teachers generate_every pool_size synthesis_batch synthesis_steps latent_size width "

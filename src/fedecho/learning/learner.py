@@ -488,8 +488,8 @@ class Learner:
     def distill(
         self, model: Model, loss: Loss, how: Distillation, key: Key, inputs: Tensor | None = None
     ) -> tuple[Tensor, float]:
-        """`how.steps` steps on mini-batches of `inputs` [n, *shape] from `model`; the weights [d] after them and their
-        mean loss. By default the inputs are U.
+        """`how.steps_on(n)` steps on mini-batches of `inputs` [n, *shape] from `model`; the weights [d] after them and
+        their mean loss. By default the inputs are U.
 
         Batches go through the inputs in a keyed random order. Buffers are left alone: the module is in evaluation mode.
         """
@@ -505,7 +505,8 @@ class Learner:
                 weights.grad = gradient
                 adam = torch.optim.Adam([weights], lr=how.lr)
             orders, total, queue = key.numpy(), 0.0, torch.zeros(0, dtype=torch.int64)
-            for _ in range(how.steps):
+            steps = how.steps_on(size)
+            for _ in range(steps):
                 if len(queue) < min(how.batch_size, size):
                     queue = torch.cat([queue, torch.from_numpy(orders.permutation(size))])
                 batch, queue = queue[: how.batch_size].to(self.device), queue[how.batch_size :]
@@ -523,7 +524,7 @@ class Learner:
                 else:
                     weights.add_(gradient, alpha=-how.lr)
                 total += float(value.detach())
-            return weights.clone(), total / max(how.steps, 1)
+            return weights.clone(), total / max(steps, 1)
 
     def synthesize(
         self,

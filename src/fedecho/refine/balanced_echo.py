@@ -29,6 +29,7 @@ class BalancedEcho(Echo):
         lr: as in `Echo`; so are all below but `prior` and `prior_floor`.
         steps: Q.
         batch_size: |B|.
+        passes: as in `Echo`.
         clip: ν.
         alpha_min: 1 by default: soft labels only.
         alpha_max: likewise.

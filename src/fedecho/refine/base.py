@@ -8,6 +8,7 @@ making inputs it asks of a `Compute`, so that no module and no optimizer lives h
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
@@ -31,6 +32,7 @@ class Distillation:
         lr: η_d.
         clip: ν, the largest gradient norm; 0 does not clip.
         optimizer: "sgd" or "adam" (fresh moments each time).
+        passes: no more steps than so many passes over the inputs take, but at least one; 0 does not bound them.
     """
 
     steps: int
@@ -38,6 +40,13 @@ class Distillation:
     lr: float
     clip: float
     optimizer: Literal["sgd", "adam"] = "sgd"
+    passes: float = 0.0
+
+    def steps_on(self, inputs: int) -> int:
+        """How many steps are taken on so many inputs."""
+        if not self.passes:
+            return self.steps
+        return min(self.steps, max(1, math.ceil(self.passes * inputs / self.batch_size)))
 
 
 @dataclass(frozen=True, slots=True)

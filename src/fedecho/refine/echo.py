@@ -72,6 +72,7 @@ class Echo(Stage):
         lr: η_d, the distillation step.
         steps: Q, distillation steps per aggregation.
         batch_size: |B|.
+        passes: no more steps per aggregation than so many passes over U take, but at least one; 0 does not bound them.
         clip: ν, the largest gradient norm; 0 does not clip.
         alpha_min: α of a certain teacher. alpha_min = alpha_max = 1 is soft labels only, = 0 hard labels only.
         alpha_max: α of a uniform teacher.
@@ -103,6 +104,7 @@ class Echo(Stage):
     lr: float = 0.05
     steps: int = 10
     batch_size: int = 50
+    passes: float = 0.0
     clip: float = 1.0
     alpha_min: float = 0.2
     alpha_max: float = 0.8
@@ -285,7 +287,7 @@ class Echo(Stage):
     ) -> tuple[Tensor, Bank, Mapping[str, float]]:
         if not state.rows:
             return model.weights, state, {}
-        how = Distillation(self.steps, self.batch_size, self.lr, self.clip, self.optimizer)
+        how = Distillation(self.steps, self.batch_size, self.lr, self.clip, self.optimizer, self.passes)
         if self.top_k:  # the teacher of a batch at a time: that of all of U would be as large as what packing saves
             seen: list[Tensor] = []
 

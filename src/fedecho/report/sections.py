@@ -30,7 +30,8 @@ MEASURES = {
 
 REFINED = {
     "uncertainty": ("Uncertainty of the ensemble", "uncertainty h",
-        "Mean normalised entropy h of the teacher on U: 0 where the ensemble is certain, 1 where it has no idea."),
+        "Mean normalised entropy h of the teacher on U: 0 where the ensemble is certain, 1 where it has no idea. Where "
+        "soft labels are taught and it has none late in a run, U may be unlike the clients' data."),
     "alpha": ("Weight of the soft label", "α",
         "Mean α = α_min + (α_max − α_min)·h: the more uncertain the ensemble, the more its soft label counts and the "
         "less its hard one."),
