@@ -530,6 +530,18 @@ def test_overrides() -> None:
     assert config.model.options == {"hidden": [3, 4]}
 
 
+def test_overrides_of_a_variant_count_before_it_is_chosen() -> None:
+    tables = {**LIMIT, "variants": {"mine": {"method": "fedbuff", "algorithm": {"lr": 0.2}}}}
+    given = ["variants.mine.algorithm.lr=0.5", "variants.other.method=fadas", "variants.other.algorithm.lr=0.03"]
+    mine, other = (Config.from_dict(resolve(tables, method, given)).algorithm for method in ("mine", "other"))
+    assert (mine, other) == (FedBuff(buffer_size=5, lr=0.5), FADAS(buffer_size=5, lr=0.03))
+    assert tables["variants"] == {"mine": {"method": "fedbuff", "algorithm": {"lr": 0.2}}}
+    with pytest.raises(ConfigError, match=r"^--set 'variants\.mine\.method\.x=1': method is not one table$"):
+        resolve(tables, "mine", ["variants.mine.method.x=1"])
+    with pytest.raises(ConfigError, match=r"^variants is .*; it must be a table of tables$"):
+        resolve(tables, "mine", ["variants.mine=3"])
+
+
 def test_overrides_leave_the_tables_alone() -> None:
     tables = {**LIMIT, "client": {"lr": 0.1}, "refine": [{"name": "echo"}]}
     resolve(tables, None, ["client.lr=1", "refine.lr=1", "experiment.updates=2"])

@@ -277,7 +277,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The tables of one run: `method` chosen, then `overrides` put on top.
+    """The tables of one run: `method` chosen, then `overrides` put on top, those of [variants] before.
 
     A method is an algorithm's name, `base+stage`, an alias ("fedecho" is fedbuff+echo), or a name in [variants]. A
     variant has `method` (by default its own name) and tables that are laid over the configuration's. The
@@ -285,8 +285,11 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
     rule is never handed to another.
     """
     result: dict[str, Any] = _whose_delays({name: _copy(table) for name, table in tables.items()})
+    faults: list[str] = []
+    of_variants = [override for override in overrides if override.lstrip().startswith("variants.")]
     if method is not None:
-        if shapeless := _shape_faults(tables):
+        _override(result, of_variants, faults)
+        if shapeless := faults + _shape_faults(result):
             raise ConfigError(shapeless)
         variants = result.get("variants", {})
         variant = dict(variants.get(method, {}))
@@ -311,24 +314,28 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
                 result[name] = _merge(result.get(name, {}), table)
             else:
                 raise ConfigError(f"variants.{method}.{name} is {table!r}; a variant holds `method` and tables")
-    faults: list[str] = []
+    _override(result, [override for override in overrides if method is None or override not in of_variants], faults)
+    if faults:
+        raise ConfigError(faults)
+    return result
+
+
+def _override(tables: dict[str, Any], overrides: Sequence[str], faults: list[str]) -> None:
+    """Put each `table.key=value` into the tables, and what is wrong with it into the faults."""
     for override in overrides:
         key, equals, text = override.partition("=")
         path = key.strip().split(".")
-        if path == ["algorithm", "name"] and result.get("algorithm", {}).get("name", "fedbuff") != value_of(
+        if path == ["algorithm", "name"] and tables.get("algorithm", {}).get("name", "fedbuff") != value_of(
             text.strip()
         ):
-            result["algorithm"] = {}  # another rule does not inherit this one's settings
+            tables["algorithm"] = {}  # another rule does not inherit this one's settings
         if not equals or len(path) < 2:
             faults.append(f"--set {override!r} is not `table.key=value`, for example client.lr=0.05")
             continue
         value = value_of(text.strip())
         if path == ["population", "from"]:
             path, value = ["population", "name"], f"run:{value if isinstance(value, str) else text.strip()}"
-        _put(result, path, value, override, faults)
-    if faults:
-        raise ConfigError(faults)
-    return result
+        _put(tables, path, value, override, faults)
 
 
 def _whose_delays(tables: Mapping[str, Any]) -> dict[str, Any]:
