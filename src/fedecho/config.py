@@ -277,7 +277,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The tables of one run: `method` chosen, then `overrides` put on top, those of [variants] before.
+    """The tables of one run: `overrides` of [variants] put in, `method` chosen, the others put on top.
 
     A method is an algorithm's name, `base+stage`, an alias ("fedecho" is fedbuff+echo), or a name in [variants]. A
     variant has `method` (by default its own name) and tables that are laid over the configuration's. The
@@ -287,8 +287,8 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
     result: dict[str, Any] = _whose_delays({name: _copy(table) for name, table in tables.items()})
     faults: list[str] = []
     of_variants = [override for override in overrides if override.lstrip().startswith("variants.")]
+    _override(result, of_variants, faults)
     if method is not None:
-        _override(result, of_variants, faults)
         if shapeless := faults + _shape_faults(result):
             raise ConfigError(shapeless)
         variants = result.get("variants", {})
@@ -314,7 +314,7 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
                 result[name] = _merge(result.get(name, {}), table)
             else:
                 raise ConfigError(f"variants.{method}.{name} is {table!r}; a variant holds `method` and tables")
-    _override(result, [override for override in overrides if method is None or override not in of_variants], faults)
+    _override(result, [override for override in overrides if override not in of_variants], faults)
     if faults:
         raise ConfigError(faults)
     return result
