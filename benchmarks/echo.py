@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from fedecho.config import Config
+from fedecho.config.config import Config
 from measure import FASHION, Row, command, engine
 
 OPTIONS = {"config": (FASHION, FASHION), "updates": (20, 10), "pairs": (3, 2)}

@@ -18,13 +18,15 @@ from pathlib import Path
 import torch
 
 from fedecho.algorithms.fedbuff import FedBuff
-from fedecho.messages import Event, Fact, Model, Task, Update
-from fedecho.population import build
-from fedecho.records import RunFolder
-from fedecho.rng import Key
-from fedecho.server import Server, ServerConfig, Stop, serve
-from fedecho.transports.executors import Inline
-from fedecho.transports.simulated import SimulatedTransport
+from fedecho.core.keys import Key
+from fedecho.core.messages import Event, Fact, Model, Task, Update
+from fedecho.executors.inline import Inline
+from fedecho.runs.folder import RunFolder
+from fedecho.server.loop import serve
+from fedecho.server.server import Server
+from fedecho.server.settings import ServerConfig, Stop
+from fedecho.simulation.build import build
+from fedecho.simulation.transport import SimulatedTransport
 from measure import Row, command
 
 OPTIONS = {"events": (20_000, 20_000), "repeats": (5, 3)}

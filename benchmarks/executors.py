@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from fedecho.config import Config
+from fedecho.config.config import Config
 from measure import FASHION, Row, command, engine, model_settings
 
 OPTIONS = {"config": (FASHION, FASHION), "model": ("lenet5", "lenet5"), "updates": (60, 50), "rounds": (3, 2)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedecho.data import sources
+from fedecho.data.sources import load
 
 RAREST = 0.1
 
@@ -25,7 +25,7 @@ def fashion_mnist() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _thinned(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    source = sources.load(name)
+    source = load(name)
     train, test = _kept(source.labels, source.classes), _kept(source.test_labels, source.classes)
     return source.inputs[train], source.labels[train], source.test_inputs[test], source.test_labels[test]
 

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
-from fedecho.assembly import Setup, prepare
-from fedecho.config import Config
-from fedecho.messages import Event, Fact
-from fedecho.server import serve
-from fedecho.transports.simulated import SimulatedTransport
+from fedecho.config.config import Config
+from fedecho.core.messages import Event, Fact
+from fedecho.experiment.build import prepare
+from fedecho.experiment.setup import Setup
+from fedecho.server.loop import serve
+from fedecho.simulation.transport import SimulatedTransport
 
 FASHION = "configs/fashion_mnist_large.toml"
 

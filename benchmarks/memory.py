@@ -63,7 +63,7 @@ def peak(config: str, algorithm: str, clients: int, settings: list[str]) -> tupl
         "executor.name=processes", "executor.workers=2", *settings,
     ]  # fmt: skip
     options = [word for setting in settings for word in ("--set", setting)]
-    command = [sys.executable, "-m", "fedecho.cli", "run", config, "--algorithm", algorithm, "--json"]
+    command = [sys.executable, "-m", "fedecho.cli.main", "run", config, "--algorithm", algorithm, "--json"]
     most, marks = 0.0, dict[int, float]()
     with tempfile.TemporaryDirectory() as place:
         words = [*command, "--out", f"{place}/run", *options]

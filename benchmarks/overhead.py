@@ -17,8 +17,8 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from fedecho.assembly import Setup
-from fedecho.config import Config
+from fedecho.config.config import Config
+from fedecho.experiment.setup import Setup
 from fedecho.learning.models import MODELS
 from measure import FASHION, Log, Row, command, engine, model_settings
 

@@ -21,14 +21,15 @@ import torch
 from torch import Tensor
 
 from fedecho import Config
-from fedecho.analysis import Spread
-from fedecho.assembly import prepare
-from fedecho.compare import Job, do
+from fedecho.core.messages import Task
 from fedecho.data import text
 from fedecho.data.fetch import fetch
-from fedecho.messages import Task
-from fedecho.refine.base import LOGITS, Form
-from fedecho.refine.echo import Bank, Echo, uncertainty
+from fedecho.experiment.build import prepare
+from fedecho.stages.bank import Bank
+from fedecho.stages.compute import LOGITS, Form
+from fedecho.stages.echo import Echo, uncertainty
+from fedecho.studies.compare import Job, do
+from fedecho.studies.summary import Spread
 
 HEADER = "   k   bytes   of dense    KL(p‖p_k)   |h − h_k|   argmax differs   mass kept"
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import tomli_w
 
-from fedecho import tune
-from fedecho.analysis import summarize
-from fedecho.cli import compare_table, tune_table
-from fedecho.compare import Failure, Job, do_all, gather, note, plan
-from fedecho.config import read_toml, resolve
-from fedecho.recorder import Result
+from fedecho.cli.tables import compare_table, tune_table
+from fedecho.config.toml import read_toml, resolve
+from fedecho.experiment.result import Result
+from fedecho.studies import tune
+from fedecho.studies.compare import Failure, Job, do_all, gather, note, plan
+from fedecho.studies.summary import summarize
 
 STUDIES = Path(__file__).parent.parent / "configs" / "studies"
 NO_STRAGGLER = "population.slow_s=[1.0, 2.0]"

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 
 import torch
 
-from fedecho.assembly import prepare
-from fedecho.config import Config
-from fedecho.server import serve
-from fedecho.transports.simulated import SimulatedTransport
+from fedecho.config.config import Config
+from fedecho.experiment.build import prepare
+from fedecho.server.loop import serve
+from fedecho.simulation.transport import SimulatedTransport
 from measure import FASHION, Log, Row, command
 
 OPTIONS = {

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedecho import tree
 from fedecho.algorithms.base import Algorithm, Change, ClientRule, State
-from fedecho.messages import (
+from fedecho.core import trees as tree
+from fedecho.core.keys import Key
+from fedecho.core.messages import (
     Arrived,
     Cancel,
     Command,
@@ -28,13 +29,16 @@ from fedecho.messages import (
     View,
     WakeAt,
 )
-from fedecho.population import Population, PopulationConfig, Recorded
-from fedecho.refine.base import LOGITS, Distillation, Form, Generator, Loss, Stage, Synthesis, Synthetic
-from fedecho.rng import Key
-from fedecho.server import Server, ServerConfig, Stop
-from fedecho.transports.executors import Executor, Inline
-from fedecho.transports.executors.inline import Trainer
-from fedecho.transports.simulated import SimulatedTransport
+from fedecho.executors.base import Executor
+from fedecho.executors.inline import Inline, Trainer
+from fedecho.server.server import Server
+from fedecho.server.settings import ServerConfig, Stop
+from fedecho.simulation.job_times import Recorded
+from fedecho.simulation.population import Population
+from fedecho.simulation.settings import PopulationConfig
+from fedecho.simulation.transport import SimulatedTransport
+from fedecho.stages.base import Stage
+from fedecho.stages.compute import LOGITS, Distillation, Form, Generator, Loss, Synthesis, Synthetic
 
 
 def vec(*values: float) -> Tensor:

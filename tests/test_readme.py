@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fedecho import Config, replay, run
-from fedecho.cli import main
+from fedecho.cli.main import main
 
 HERE = Path(__file__).parents[1]
 README = (HERE / "README.md").read_text(encoding="utf-8")

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from work import BATCH, BUFFER, CONCURRENCY, LR, Work
 
-from fedecho.assembly import prepare
-from fedecho.config import Config
-from fedecho.messages import Event, Fact
-from fedecho.server import serve
-from fedecho.transports.executors import Processes
-from fedecho.transports.simulated import SimulatedTransport
+from fedecho.config.config import Config
+from fedecho.core.messages import Event, Fact
+from fedecho.executors.processes import Processes
+from fedecho.experiment.build import prepare
+from fedecho.server.loop import serve
+from fedecho.simulation.transport import SimulatedTransport
 
 
 def config(jobs: int, setting: str = "inline") -> Config:

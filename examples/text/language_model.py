@@ -13,7 +13,7 @@ from pathlib import Path
 
 import fedecho
 from fedecho import Config
-from fedecho.records import RunFolder
+from fedecho.runs.folder import RunFolder
 
 CONFIG = Config.from_dict(
     {

@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fedecho.flower import FedBuff
+from fedecho.flower.strategies import FedBuff
 
 app = ServerApp()
 

@@ -8,7 +8,7 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedecho.flower import client_mod
+from fedecho.flower.mod import client_mod
 
 from .task import Net, judge, partition_of, train
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
-from fedecho.flower import Asynchronous
+from fedecho.flower.strategy import Asynchronous
 
 from .task import Net, images, judge, public
 

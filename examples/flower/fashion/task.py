@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fedecho import Key
 from fedecho.data.partition import partition
-from fedecho.data.sources import Source, load
+from fedecho.data.source import Source
+from fedecho.data.sources import load
 
 PUBLIC = 2_000
 """Training images kept from the clients: the first of them are U, the unlabeled public set."""

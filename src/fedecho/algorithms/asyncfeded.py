@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..messages import View
+from ..core.messages import View
 from .base import Algorithm, Change, Step
 
 

@@ -29,11 +29,11 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from ..messages import Extra, View
-from ..rng import Key
+from ..core.keys import Key
+from ..core.messages import Extra, View
 
 State: TypeAlias = Any
-"""An algorithm's own state: a tree of tensors, numbers, containers and dataclasses (see `fedecho.tree`)."""
+"""An algorithm's own state: a tree of tensors, numbers, containers and dataclasses (see `fedecho.core.trees`)."""
 
 
 @dataclass(frozen=True, slots=True)

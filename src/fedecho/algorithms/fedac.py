@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..messages import Extra, View
+from ..core.messages import Extra, View
 from .base import Algorithm, Change, zeros
 
 

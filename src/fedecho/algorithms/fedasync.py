@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ..messages import Extra, View
+from ..core.messages import Extra, View
 from .base import Algorithm, Change
 
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..messages import View
-from ..rng import Key
+from ..core.keys import Key
+from ..core.messages import View
 from .base import Algorithm, Change, sample, zeros
 
 

@@ -3,6 +3,7 @@
 `sources` loads a data set, `fetch` brings it into the cache, `partition` deals it to clients, `unlabeled` makes U.
 """
 
-from fedecho.data.sources import Source, load
+from .source import Source
+from .sources import load
 
 __all__ = ["Source", "load"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedecho.data.fetch import fetch
-from fedecho.data.kept import Kept
-from fedecho.errors import MissingExtra
+from ..core.errors import MissingExtra
+from .derived import Kept
+from .fetch import fetch
 
 NAMES = ("minilm",)
+
+
 BATCH = 64
 """Texts a forward pass."""
 

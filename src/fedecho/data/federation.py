@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
-from ..rng import Key
-from . import natural, sources
+from ..core.errors import ConfigError
+from ..core.keys import Key
+from . import natural
 from .partition import partition
+from .source import Source
+from .sources import is_text, load, names
 from .unlabeled import carve, unlabeled
 
 
@@ -133,7 +135,7 @@ def federation(
         MissingExtra: for what needs an extra.
     """
     by = _tokenizer(config, tokenizer)
-    source = sources.load(config.dataset, cache, by, config.length, config.features)
+    source = load(config.dataset, cache, by, config.length, config.features)
     made_of_real = config.unlabeled in ("held_out", "mixup")
     held_out = config.held_out if config.held_out is not None else (config.unlabeled_size if made_of_real else 0)
     part, validation, public = carve(source, key.fold("carve"), unlabeled=held_out, validation=config.validation)
@@ -190,12 +192,12 @@ def federation(
 def _tokenizer(config: DataConfig, models: str | None) -> str | None:
     """What makes tokens of the texts: the data's and the model's tokenizer are one."""
     own = config.tokenizer
-    if not sources.is_text(config.dataset):
+    if not is_text(config.dataset):
         if own is not None or config.features is not None:
             name, value = ("tokenizer", own) if own is not None else ("features", config.features)
             raise ConfigError(f"data.{name} is {value!r}, and {config.dataset!r} is no text; leave it out")
         if models is not None:
-            texts = ", ".join(name for name in sources.names() if sources.is_text(name))
+            texts = ", ".join(name for name in names() if is_text(name))
             raise ConfigError(
                 f"the model takes tokens ({models!r}), and {config.dataset!r} is no text; take another model, "
                 f"or one of {texts}"
@@ -221,7 +223,7 @@ def _tokenizer(config: DataConfig, models: str | None) -> str | None:
 
 
 def _judging(
-    source: sources.Source, owners: Sequence[int] | None, most: int | None, key: Key
+    source: Source, owners: Sequence[int] | None, most: int | None, key: Key
 ) -> tuple[Tensor | slice, Tensor | None]:
     """Which test examples judge, and whose they are."""
     rows, whose = np.arange(len(source.test_inputs)), None

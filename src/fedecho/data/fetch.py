@@ -25,7 +25,7 @@ from typing import IO, Literal
 
 import numpy as np
 
-from fedecho.errors import ConfigError, DataError, MissingExtra
+from ..core.errors import ConfigError, DataError, MissingExtra
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,7 @@ ARCHIVES = {
         1,
     ),
 }
+
 
 COMMANDS = {
     "apt": ["apt-get", "download", "-q"],

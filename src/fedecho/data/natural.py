@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedecho.data.sources import Source
-from fedecho.errors import ConfigError
-from fedecho.rng import Key
+from ..core.errors import ConfigError
+from ..core.keys import Key
+from .source import Source
 
 
 def schemes() -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedecho.errors import ConfigError, DataError
-from fedecho.rng import Key
+from ..core.errors import ConfigError, DataError
+from ..core.keys import Key
 
 REDRAWS = 200  # of the "dirichlet" scheme, before it gives up
 

@@ -14,18 +14,28 @@ from pathlib import Path
 
 import numpy as np
 
-from fedecho.errors import DataError
-from fedecho.rng import Key
+from ..core.errors import DataError
+from ..core.keys import Key
 
 SPEAKER = re.compile(r"[A-Z][A-Za-z'. ]{1,30}\.")
 """A line that names who speaks next, where an empty line comes before it."""
+
+
 NO_SPEAKER = re.compile(r"(ACT|Act|SCENE|Scene)\b.*")
+
+
 LEAST_CHARACTERS = 2000
 """Of a role or a sender, to be an owner."""
+
+
 SHARE = 0.8
 """Of an owner's text that is trained on; the rest, its last part, is kept for judging."""
+
+
 SHARD = 20
 """Texts of a shard, where a domain does not say whose they are."""
+
+
 ACTIVE = 0.9
 """Of a sender's messages: its hours of activity are the fewest hours of the day that hold so many."""
 
@@ -193,6 +203,8 @@ def imdb(folder: Path) -> Labelled:
 
 
 DOMAINS = {"amazon": "amazonReviewSnippets", "movies": "movieReviewSnippets"}
+
+
 DOMAINS |= {"nyt": "nytEditorialSnippets", "tweets": "tweets"}
 
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fedecho.data.fetch import fetch
-from fedecho.errors import ConfigError, DataError, MissingExtra
+from ..core.errors import ConfigError, DataError, MissingExtra
+from .fetch import fetch
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
 """What the tokenizer "characters" knows."""

@@ -15,16 +15,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from fedecho.data.features import embed
-from fedecho.data.kept import Kept
-from fedecho.data.sources import Source, is_text, load
-from fedecho.data.tokens import tokenizer
-from fedecho.errors import ConfigError, DataError
-from fedecho.rng import Key
+from ..core.errors import ConfigError, DataError
+from ..core.keys import Key
+from .derived import Kept
+from .features import embed
+from .source import Source
+from .sources import is_text, load
+from .tokens import tokenizer
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
 PIXELS = 1 << 15  # drawn at once: bounds memory for large images
+
+
 LEAVES = 96  # a dead-leaves image
+
+
 POINTS, BURN_IN, STEPS = 128, 10, 32  # a fractal: POINTS · STEPS points, each after BURN_IN steps of forgetting
 
 

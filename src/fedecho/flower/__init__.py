@@ -6,13 +6,7 @@ strategy = FedEcho(model=Net, unlabeled=public_images, buffer_size=4, run_dir="s
 result = strategy.start(grid=grid, initial_arrays=ArrayRecord(Net().state_dict()), num_rounds=100)
 """
 
-from ..errors import MissingExtra
-
-try:
-    import flwr.serverapp.strategy  # noqa: F401
-except ImportError as fault:  # too old a Flower has no such module, too old a Python no such Flower
-    raise MissingExtra("fedecho.flower (Flower 1.41 or later, Python 3.11 or later)", "flower") from fault
-
+from ..core.errors import MissingExtra
 from .mod import client_mod
 from .strategies import (
     ACE,
@@ -36,6 +30,12 @@ from .strategies import (
     Port,
 )
 from .strategy import Asynchronous
+
+try:
+    import flwr.serverapp.strategy  # noqa: F401
+except ImportError as fault:  # too old a Flower has no such module, too old a Python no such Flower
+    raise MissingExtra("fedecho.flower (Flower 1.41 or later, Python 3.11 or later)", "flower") from fault
+
 
 __all__ = [
     "ACE",

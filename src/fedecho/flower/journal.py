@@ -10,13 +10,14 @@ from typing import Any
 from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Result as FlowerResult
 
-from ..assembly import Setup
-from ..messages import Fact
-from ..recorder import LiveRecorder
-from ..records import RunFolder
-from .mail import metrics_of
+from ..core.messages import Fact
+from ..experiment.live_recorder import LiveRecorder
+from ..experiment.setup import Setup
+from ..runs.folder import RunFolder
+from .codec import metrics_of
 
 log = logging.getLogger("flwr")
+
 
 OURS = ("num_examples", "num-examples", "waited_s", "change_norm")
 """What the records tell of an update beside its client's metrics."""

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ..algorithms.base import ClientRule
+from ..config.registry import algorithm_classes
+from ..core.messages import Extra
 from ..learning.learner import INFERENCE_BATCH
-from ..messages import Extra
-from ..refine.base import Form
-from ..registry import algorithm_classes
-from .mail import ASKED, EXTRA, PREDICTIONS, as_record, digest, flat, tensor_of
+from ..stages.compute import Form
+from .arrays import as_record, digest, flat, tensor_of
+from .codec import ASKED, EXTRA, PREDICTIONS
 
 Next = Callable[[Message, Context], Message]
 

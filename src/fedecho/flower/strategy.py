@@ -19,22 +19,28 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
 from .. import __version__
-from ..assembly import Setup, prepare_live
-from ..config import Config, read_toml, resolve
-from ..errors import ConfigError, RecordError
-from ..experiment import drive, warn_of_changes
+from ..config.config import Config
+from ..config.registry import ALIASES, algorithm_classes
+from ..config.toml import read_toml, resolve
+from ..core.errors import ConfigError, RecordError
+from ..core.messages import Model
+from ..experiment.live import prepare_live
+from ..experiment.run import drive, warn_of_changes
+from ..experiment.setup import Setup
 from ..learning.learner import Learner
-from ..messages import Model
-from ..records import RunFolder
-from ..registry import ALIASES, algorithm_classes
-from ..transports.flower import FlowerTransport
+from ..runs.folder import RunFolder
+from .arrays import Arrays, Keys
+from .codec import Post
 from .journal import Journal, Story, numbers
-from .mail import Arrays, Keys, Post
+from .transport import FlowerTransport
 
 log = logging.getLogger("flwr")
 
+
 BEGAN = "began_at"
 """Under which a run's folder notes when it began, in seconds since the epoch."""
+
+
 EVERYONE = 2**31
 """A concurrency that is never reached: every idle node gets work."""
 
@@ -79,7 +85,7 @@ class Asynchronous(Strategy):
         accuracy_key: the metric of `evaluate_fn` that is the accuracy in the records and in reports.
         loss_key: likewise the loss.
         name: what the run is called in reports.
-        server: further settings of the server (`fedecho.server.ServerConfig`), e.g. {"ema": 0.9}.
+        server: further settings of the server (`fedecho.server.settings.ServerConfig`), e.g. {"ema": 0.9}.
         settings: the rule's own, by their names; a stage's with its name before them: `echo_lr=0.02`.
 
     Raises:

@@ -11,13 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..refine.base import Generator, Synthesis, Synthetic
-from ..rng import Key
+from ..core.keys import Key
+from ..stages.compute import Generator, Synthesis, Synthetic
 
 RANGE = 3.0
 """Made inputs lie within ±this: data are normalised to a standard deviation of 1."""
+
+
 EMBEDDING_WEIGHT = 0.2
 """How much a class embedding adds to the noise, as in the FedRevive authors' code."""
+
+
 BETAS = (0.5, 0.999)
 """Of both Adams, likewise."""
 

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Literal
@@ -21,78 +21,30 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..algorithms.base import ClientRule
+from ..core.errors import ConfigError
+from ..core.keys import Key
+from ..core.messages import Model, Task, Update
 from ..data.federation import Federation
-from ..errors import ConfigError
-from ..messages import Model, Task, Update
-from ..refine.base import LOGITS, Distillation, Form, Generator, Loss, Synthesis, Synthetic
-from ..rng import Key
+from ..stages.compute import LOGITS, Distillation, Form, Generator, Loss, Synthesis, Synthetic
+from .batched import Together, schedule, why_not
+from .evaluation import Evaluation
 from .generator import Networks, synthesize
-from .together import Together, schedule, why_not
+from .settings import ClientConfig
 
 INFERENCE_BATCH = 500
 """Examples per forward pass where no gradient is needed: the fastest on CPUs we timed; larger ones spill the caches."""
+
+
 INFERENCE_TOKENS = 1 << 13
 """Of texts with classes: tokens per forward pass, at most, which is fewer examples."""
+
+
 INFERENCE_LOGITS = 1 << 23
 """Of a language model: logits per forward pass, at most, which is fewer examples. 32 MiB."""
+
+
 SAME = 1e-3
 """How far a gradient in a batch of jobs may be from what the job gets alone, of its largest number."""
-
-
-@dataclass(frozen=True)
-class ClientConfig:
-    """Local training.
-
-    Attributes:
-        epochs: passes over the client's data.
-        steps: K, local steps instead of epochs, where given; batches go on over as many passes as that takes.
-        batch_size: examples a step; the last batch of a pass may be smaller.
-        lr: η_l, the SGD step.
-        momentum: SGD momentum, starting from zero at each task.
-        weight_decay: L2 penalty's coefficient, added to the gradient.
-        clip: largest gradient norm; 0 does not clip.
-    """
-
-    epochs: int = 2
-    steps: int | None = None
-    batch_size: int = 50
-    lr: float = 0.1
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    clip: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What a model does on n examples.
-
-    Attributes:
-        correct: right predictions per class, [C].
-        examples: predictions asked for per class, [C]: one an example, or of a language model one a token.
-        loss: mean cross-entropy of a prediction, in nats.
-        by_example: [n, 3]: right predictions, predictions asked for, and the sum of their cross-entropies.
-    """
-
-    correct: Tensor
-    examples: Tensor
-    loss: float
-    by_example: Tensor
-
-    @property
-    def accuracy(self) -> float:
-        return float(self.correct.sum() / self.examples.sum())
-
-    def of(self, rows: Tensor) -> tuple[float, float]:
-        """Accuracy and mean loss on some of the examples, by a mask or by their places; NaN where these ask nothing."""
-        right, asked, loss = self.by_example[rows].sum(0).tolist()
-        return (right / asked, loss / asked) if asked else (math.nan, math.nan)
-
-    def accuracy_under(self, mix: Tensor) -> float:
-        """The accuracy expected on data with the label distribution `mix` [C]. Classes without an example here are
-        left out of it."""
-        seen = self.examples > 0
-        weight = mix[seen] / mix[seen].sum()
-        return float((weight * self.correct[seen] / self.examples[seen]).sum())
 
 
 class Learner:
@@ -535,7 +487,7 @@ class Learner:
         how: Synthesis,
         key: Key,
     ) -> tuple[Generator, Synthetic]:
-        """Inputs made from noise, on which the teachers agree and the student can learn; see `fedecho.refine.base`."""
+        """Inputs made from noise, on which the teachers agree and the student can learn; see `fedecho.stages.base`."""
         with self._timed("distill_s"):
             self.module.eval()
             networks = Networks(
@@ -562,11 +514,6 @@ class Learner:
                 by_example.append(each.view(len(wanted), -1, 3).sum(1))
         rows = torch.cat(by_example)
         return Evaluation(correct, examples, float(rows[:, 2].sum() / rows[:, 1].sum()), rows)
-
-
-def perplexity(loss: float) -> float:
-    """exp of a mean cross-entropy in nats; a loss too large for that counts as 700."""
-    return math.exp(min(loss, 700.0))
 
 
 def _predicted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

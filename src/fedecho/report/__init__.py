@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RecordError
+from ..core.errors import RecordError
+from .data import gather
 from .page import page
-from .study import gather
 
 __all__ = ["write_report"]
 

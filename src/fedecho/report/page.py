@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from ..errors import MissingExtra
-from . import sections
-from .figures import Look
-from .pieces import Parts, escaped, plural
-from .study import EVERYONE, Study
+from ..core.errors import MissingExtra
+from .background import citations, settings
+from .components import Parts, escaped, plural
+from .data import EVERYONE, Study
+from .learning import continuations, learning
+from .results import details, results
+from .sections import stages, work
+from .stragglers import stragglers, timeline
+from .style import Look
 
 DARK = """
   --bg: #0f1318; --card: #171c23; --ink: #e8ecf1; --soft: #9ba8b7; --line: #2a323c; --grid: #27303a;
@@ -39,16 +43,16 @@ def page(study: Study, title: str | None = None) -> str:
     title = title or _title(study)
     parts = Parts()
     made = [
-        sections.results(study, looks, parts),
-        sections.learning(study, looks, parts),
-        sections.details(study, looks, parts),
-        sections.continuations(study, looks, parts),
-        sections.stragglers(study, looks, parts),
-        sections.timeline(study, looks, parts),
-        sections.stages(study, looks, parts),
-        sections.work(study, looks, parts),
-        sections.settings(study, looks, parts),
-        sections.citations(study, parts),
+        results(study, looks, parts),
+        learning(study, looks, parts),
+        details(study, looks, parts),
+        continuations(study, looks, parts),
+        stragglers(study, looks, parts),
+        timeline(study, looks, parts),
+        stages(study, looks, parts),
+        work(study, looks, parts),
+        settings(study, looks, parts),
+        citations(study, parts),
     ]
     here = files(__package__)
     css = (here / "page.css").read_text(encoding="utf-8")
@@ -93,9 +97,6 @@ This page is one file and asks nothing of any network. Figures: plotly.js (MIT l
 </body>
 </html>
 """
-
-
-# -- the head ----------------------------------------------------------------------------------------------------------
 
 
 def _title(study: Study) -> str:

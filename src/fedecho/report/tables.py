@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..analysis import Spread
+from ..studies.summary import Spread
 
 
 @dataclass(frozen=True)

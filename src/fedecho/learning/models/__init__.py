@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from ...errors import ConfigError
-from ...registry import import_object
+from ...core.errors import ConfigError
+from ...core.imports import import_object
 from .cnn import CNN
 from .lenet import LeNet5
 from .lstm import LSTM
@@ -26,7 +26,10 @@ TEXT: dict[str, Callable[..., nn.Module]] = {
     "smollm2": smollm2,
     "tinystories": tinystories,
 }
+
+
 MODELS: dict[str, Callable[..., nn.Module]] = {"cnn": CNN, "lenet5": LeNet5, "mlp": MLP, "resnet18": ResNet18, **TEXT}
+
 
 TOKENIZERS = {"lstm": "characters", "minilm": "minilm", "smollm2": "smollm2", "tinystories": "tinystories"}
 """Which tokenizer a model brings."""

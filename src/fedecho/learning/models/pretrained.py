@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ...core.errors import ConfigError, DataError, MissingExtra
 from ...data.fetch import fetch
-from ...errors import ConfigError, DataError, MissingExtra
 from .weights import gguf, llama2c
 
 Train = Literal["lora", "head", "all"]
@@ -88,9 +88,6 @@ def _said(tokens: Tensor, pad: int | None) -> tuple[Tensor, Tensor]:
     return tokens[:, :longest], mask[:, :longest]
 
 
-# -- what is trained ---------------------------------------------------------------------------------------------------
-
-
 def adapted(
     module: Pretrained,
     new: Sequence[str],
@@ -158,9 +155,6 @@ def _add_lora(inner: Any, rank: int, alpha: int, targets: str | Sequence[str], n
     transposed = type(linear[chosen[0]]).__name__ == "Conv1D"  # GPT-2's
     how = LoraConfig(r=rank, lora_alpha=alpha, target_modules=chosen, lora_dropout=0.0, fan_in_fan_out=transposed)
     inject_adapter_in_model(how, inner)
-
-
-# -- models ------------------------------------------------------------------------------------------------------------
 
 
 def _needs(what: str, causal: bool, wanted: bool, shape: Sequence[int]) -> None:

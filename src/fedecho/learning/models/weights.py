@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...core.errors import DataError, MissingExtra
 from ...data.tokens import WEIGHTS_BYTES
-from ...errors import DataError, MissingExtra
 
 
 def llama2c(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -1,0 +1,50 @@
+"""What there is to choose from: list, and fetching data."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..config.registry import ALIASES, algorithm_classes, stage_classes
+from ..core.errors import ConfigError
+from ..data import fetch, natural, partition, tokens, unlabeled
+from ..data.sources import is_text, names
+from ..executors import EXECUTORS
+from ..learning.models import MODELS
+from ..simulation.settings import names as population_names
+
+
+def list_command(given: argparse.Namespace) -> int:
+    rooms: dict[str, dict[str, str]] = {
+        "algorithms": {name: _first_line(cls) for name, cls in algorithm_classes().items()}
+        | {alias: f"= {method}" for alias, method in ALIASES.items()},
+        "refine": {name: _first_line(cls) for name, cls in stage_classes().items()},
+        "datasets": {name: "text" if is_text(name) else "" for name in names()},
+        "tokenizers": dict.fromkeys((*tokens.names(), "hf:NAME"), ""),
+        "partitions": dict.fromkeys((*partition.schemes(), *natural.schemes()), ""),
+        "unlabeled": dict.fromkeys(unlabeled.kinds(), ""),
+        "models": {name: _first_line(cls) for name, cls in MODELS.items()},
+        "populations": dict.fromkeys(population_names(), ""),
+        "executors": {name: _first_line(cls) for name, cls in EXECUTORS.items()},
+    }
+    if given.what is not None and given.what not in rooms:
+        raise ConfigError(f"there is no list of {given.what!r}; there are {', '.join(rooms)}")
+    for room, entries in rooms.items():
+        if given.what in (None, room):
+            print(room)
+            for name, about in entries.items():
+                print(f"  {name:18} {about}".rstrip())
+    return 0
+
+
+def _first_line(cls: Any) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0].replace("\\", "") if cls.__doc__ else ""
+
+
+def fetch_command(given: argparse.Namespace) -> int:
+    unknown = [name for name in given.names if name not in fetch.names()]
+    if unknown:
+        raise ConfigError([f"{name!r} cannot be fetched; there are {', '.join(fetch.names())}" for name in unknown])
+    for name in given.names:
+        print(f"{name}: {fetch.fetch(name)}", flush=True)
+    return 0

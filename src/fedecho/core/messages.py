@@ -1,0 +1,178 @@
+"""The values that travel between the server and whoever does the work.
+
+All are frozen, and the tensors in them are never changed in place: a value can be shared by reference, kept, or sent.
+
+    Task      one job for one client            Dispatch Cancel WakeAt     what the server asks of a transport
+    Update    what a client answers             Arrived Rejected Lost Joined Left Wake   what a transport tells it
+    Model     one version of the server's model Fact                       what happened, for the records
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from torch import Tensor
+
+Extra: TypeAlias = Mapping[str, "Tensor | float"]
+"""What a rule needs to send or get back beyond the model: names to tensors or numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One version of the server's model.
+
+    Attributes:
+        version: 0 for the initial model, one more after each aggregation.
+        weights: [d] float32, the trainable parameters in one vector.
+        buffers: [b] float32, the floating-point buffers (batch-norm statistics) in one vector; no optimizer-like rule
+            touches them.
+    """
+
+    version: int
+    weights: Tensor
+    buffers: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One job: client `client` trains from model version `version`."""
+
+    id: int
+    client: int
+    version: int
+    issued_at_s: float
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a client answers.
+
+    Attributes:
+        task: the id of the task it answers.
+        weights: [d] the client's model after local training (not the change).
+        buffers: [b] the client's own buffers, so that its model can be rebuilt.
+        num_examples: local training examples.
+        metrics: numbers worth recording, e.g. `loss`.
+        predictions: the client's outputs on the unlabeled set, [|U|, C] logits, where asked for with the task.
+        extra: what the algorithm's client rule reports.
+    """
+
+    task: int
+    weights: Tensor
+    buffers: Tensor
+    num_examples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    predictions: Tensor | None = None
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    at_s: float
+    update: Update
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An answer that the transport could not read."""
+
+    at_s: float
+    task: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    at_s: float
+    task: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A client is there: one that was away, or a new one, whose number is then N.
+
+    Attributes:
+        at_s: when.
+        client: its number.
+        name: what the transport knows it by, if it is known by more than its number.
+    """
+
+    at_s: float
+    client: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    at_s: float
+    client: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    at_s: float
+
+
+Event: TypeAlias = Arrived | Rejected | Lost | Joined | Left | Wake
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    task: Task
+    model: Model
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    at_s: float
+
+
+Command: TypeAlias = Dispatch | Cancel | WakeAt
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the server knows at the moment a rule is asked.
+
+    Attributes:
+        now_s: the time of the event being handled.
+        version: the server's model version t.
+        updates: updates accepted since the start of the run.
+        clients: N.
+        idle: clients that are present and have no task.
+        in_flight: tasks that were sent and not answered yet, by id.
+        slots: how many more tasks may be sent now under the concurrency and refill policy.
+    """
+
+    now_s: float
+    version: int
+    updates: int
+    clients: int
+    idle: Sequence[int]
+    in_flight: Mapping[int, Task]
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that happened.
+
+    `kind` is one of dispatch, accept, refuse, lost, cancel, join, leave, aggregate, refine.
+    """
+
+    kind: str
+    at_s: float
+    client: int | None = None
+    task: int | None = None
+    version: int | None = None
+    staleness: int | None = None
+    detail: Mapping[str, float | str] = field(default_factory=dict)

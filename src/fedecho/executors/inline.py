@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+from ..core.messages import Model, Task, Update
+
+
+class Trainer(Protocol):
+    def train(self, task: Task, model: Model) -> Update: ...
+
+
+class Inline:
+    """Computes a job in this process, at the moment its result is asked for: never one whose result is not wanted."""
+
+    seconds: ClassVar[Mapping[str, float]] = {}
+
+    def __init__(self, learner: Trainer) -> None:
+        self._learner = learner
+        self._jobs: dict[int, tuple[Task, Model]] = {}
+
+    def submit(self, task: Task, model: Model, needed_at_s: float) -> None:
+        self._jobs[task.id] = (task, model)
+
+    def result(self, task: int) -> Update:
+        return self._learner.train(*self._jobs.pop(task))
+
+    def cancel(self, task: int) -> None:
+        self._jobs.pop(task, None)
+
+    def close(self) -> None:
+        self._jobs.clear()

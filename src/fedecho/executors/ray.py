@@ -1,0 +1,363 @@
+"""Ray actors that compute jobs ahead of when their results are needed, on this machine or on several.
+
+The data go into Ray's object store once, a model version once when the first job that starts from it is handed out;
+every machine fetches them once, and an actor keeps the versions it used last. An actor has one job in work and one
+waiting, so that it does not idle while the server hands out the next.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import ConfigError, MissingExtra, WorkerLost
+from ..core.messages import Model, Task, Update
+from .inline import Trainer
+from .queue import AHEAD, TRIES, Answer, Line, answer, deaf
+
+QUEUED = 2
+"""Jobs with an actor at once: the one in work and the next."""
+
+
+VERSIONS = 8
+"""Model versions that an actor keeps."""
+
+
+_ALIGNED = 64  # as torch's own tensors are: vectorized code then takes the same path, to the same bits
+
+
+def _ray() -> Any:
+    # Nothing leaves the machine unasked; and the name of a GPU is left alone where an actor has none (Ray would warn).
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtra("executor.name 'ray'", "ray") from None
+    return ray
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A value: its skeleton, pickled, and its tensors."""
+
+    skeleton: bytes
+    arrays: list[np.ndarray[Any, Any]]
+
+    @classmethod
+    def of(cls, value: Any) -> Parcel:
+        file = io.BytesIO()
+        packer = _Packer(file)
+        packer.dump(value)
+        return cls(file.getvalue(), packer.arrays)
+
+    def open(self, copy: bool = True) -> Any:
+        """The value; without `copy` its tensors are, where they are aligned, the shared memory itself: to be read."""
+        return _Opener(self, copy).load()
+
+
+class _Packer(pickle.Pickler):
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=5)
+        self.arrays: list[np.ndarray[Any, Any]] = []
+
+    def persistent_id(self, thing: Any) -> Any:
+        if not isinstance(thing, Tensor):
+            return None
+        order = sorted(range(thing.dim()), key=thing.stride, reverse=True)  # as it lies: channels_last stays so
+        laid = thing.detach().cpu().permute(order).contiguous()
+        self.arrays.append(laid.view(-1).view(torch.uint8).numpy() if laid.numel() else np.zeros(0, np.uint8))
+        return len(self.arrays) - 1, laid.dtype, tuple(laid.shape), order, str(thing.device)
+
+
+class _Opener(pickle.Unpickler):
+    def __init__(self, parcel: Parcel, copy: bool) -> None:
+        super().__init__(io.BytesIO(parcel.skeleton))
+        self._arrays, self._copy = parcel.arrays, copy
+
+    def persistent_load(self, place: Any) -> Tensor:
+        at, dtype, shape, order, device = place
+        laid = torch.empty(shape, dtype=dtype)
+        if math.prod(shape):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # the memory is read-only, and nobody writes to it
+                there = torch.from_numpy(self._arrays[at])
+            if self._copy or there.data_ptr() % _ALIGNED:
+                laid.view(-1).view(torch.uint8).copy_(there)
+            else:
+                laid = there.view(dtype).view(shape)
+        return laid.permute(sorted(range(len(order)), key=order.__getitem__)).to(device)
+
+
+class Actor:
+    """Holds a trainer."""
+
+    def __init__(self) -> None:
+        self._trainer: Trainer
+        self._models: OrderedDict[int, Model] = OrderedDict()
+
+    def begin(self, make: Parcel, path: list[str]) -> str | None:
+        """Make the trainer, from modules found as the server finds them; why it cannot be made, if so."""
+        sys.path += [place for place in path if place not in sys.path]
+        try:
+            self._trainer = make.open(copy=False)()
+        except Exception as fault:
+            return f"{type(fault).__name__}: {fault}"
+        return None
+
+    def train(self, task: Parcel, version: int, model: list[Any]) -> Parcel:
+        """Do a job. The model is looked at only if this actor does not have the version: Ray passes the reference."""
+        if version not in self._models:
+            self._models[version] = _ray().get(model[0]).open()
+            while len(self._models) > VERSIONS:
+                self._models.popitem(last=False)
+        self._models.move_to_end(version)
+        done = answer(self._trainer, task.open(), self._models[version])
+        try:
+            return Parcel.of(done)
+        except Exception as fault:  # what a user's rule reports may be anything
+            return Parcel.of(Answer.failed(fault))
+
+
+@dataclass
+class _Worker:
+    actor: Any
+    ready: bool = False
+    tasks: list[int] = field(default_factory=list)  # in the order in which they are computed
+
+
+class Ray:
+    """Computes jobs in Ray actors, on one machine or several, ahead of when they are needed (extra `ray`).
+
+    On one machine with one thread an actor, the bits are those of inline.
+
+    Args:
+        make: makes a worker's trainer, in the worker: it must be picklable.
+        workers: how many; None is as many as the cluster has GPUs where these are used, else cores for their threads.
+        wanted: how many results can still be wanted before the run ends.
+        address: of a cluster to join, as `ray.init` takes it; None starts one on this machine, and ends it.
+        threads: cores that an actor takes.
+        gpu: whether actors compute on GPUs; where these are fewer than actors, they share them.
+
+    Raises:
+        MissingExtra: without Ray.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Trainer],
+        workers: int | None,
+        wanted: Callable[[], float] = lambda: math.inf,
+        address: str | None = None,
+        threads: int = 1,
+        gpu: bool = False,
+    ) -> None:
+        self._ray = _ray()
+        self.seconds = {"wait_s": 0.0}
+        self._make: Any = make
+        self._count, self._wanted = workers, wanted
+        self._address, self._threads, self._gpu = address, threads, gpu
+        self._begun = False
+        self._joined = False  # the connection is this executor's, to be closed with it
+        self._folder: str | None = None  # of the cluster that it started
+        self._options: dict[str, Any] = {}
+        self._workers: list[_Worker] = []
+        self._line = Line()
+        self._answers: dict[int, Answer] = {}
+        self._out: dict[Any, tuple[_Worker, int | None]] = {}  # what is awaited from whom; no task: that it has begun
+        self._models: dict[int, Any] = {}  # version to its place in the object store
+        self._lost: Counter[int | None] = Counter()
+
+    # -- the interface
+
+    def submit(self, task: Task, model: Model, needed_at_s: float) -> None:
+        self._line.add(task, model, needed_at_s)
+        self._set_out()
+
+    def result(self, task: int) -> Update:
+        began = time.perf_counter()
+        while task not in self._answers:
+            self._set_out(task)
+            self._hear(timeout_s=None)
+        self.seconds["wait_s"] += time.perf_counter() - began
+        answered = self._answers[task]
+        self._forget(task)
+        self._lost.clear()
+        self._set_out()
+        return answered.read(self.seconds)
+
+    def cancel(self, task: int) -> None:
+        if task in self._line.jobs:
+            self._forget(task)
+            self._set_out()
+
+    def close(self) -> None:
+        for worker in self._workers:
+            self._ray.kill(worker.actor)
+        self._workers.clear()
+        self._out.clear()
+        self._models.clear()
+        self._answers.clear()
+        self._line.clear()
+        self._make = None
+        if self._joined:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                self._ray.shutdown()
+            self._joined = False
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    # -- setting jobs out
+
+    def _forget(self, task: int) -> None:
+        """The job is over, or not wanted any more; what somebody is working at is left to him until he is done."""
+        self._line.remove(task)
+        self._answers.pop(task, None)
+        needed = {model.version for _, model, _ in self._line.jobs.values()}
+        self._models = {version: there for version, there in self._models.items() if version in needed}
+
+    def _set_out(self, awaited: int | None = None) -> None:
+        """Give the jobs needed soonest, the awaited one first, to actors that have room."""
+        if not self._begun:
+            began = time.perf_counter()
+            self._begin()
+            self.seconds["wait_s"] += time.perf_counter() - began
+        self._hear(timeout_s=0)
+        near = self._line.first(AHEAD * len(self._workers), self._wanted())
+        if awaited is not None:
+            near = [awaited, *(task for task in near if task != awaited)]
+        at_work = {task for worker in self._workers for task in worker.tasks}
+        for task in near:
+            if task not in at_work and task not in self._answers:
+                worker = min(self._workers, key=lambda worker: len(worker.tasks))
+                if len(worker.tasks) >= QUEUED:
+                    break
+                self._give(task, worker)
+
+    def _give(self, task: int, worker: _Worker) -> None:
+        job, model, _ = self._line.jobs[task]
+        if model.version not in self._models:
+            self._models[model.version] = self._ray.put(Parcel.of(model))
+        there = self._models[model.version]
+        self._out[worker.actor.train.remote(Parcel.of(job), model.version, [there])] = worker, task
+        worker.tasks.append(task)
+
+    def _hear(self, timeout_s: float | None) -> None:
+        """Take what actors have done; without a limit, wait until one has done something."""
+        if not self._out:
+            return
+        many = 1 if timeout_s is None else len(self._out)
+        done, _ = self._ray.wait(list(self._out), num_returns=many, timeout=timeout_s)
+        for there in done:
+            if there not in self._out:  # its actor was replaced just now
+                continue
+            worker, task = self._out[there]
+            try:
+                said = self._ray.get(there)
+            except (self._ray.exceptions.RayActorError, self._ray.exceptions.ObjectLostError) as fault:
+                self._replace(worker, str(fault).strip().splitlines()[0])
+                continue
+            del self._out[there]
+            if task is None:
+                if said is not None:
+                    raise WorkerLost(f"a Ray worker cannot begin: {said}")
+                worker.ready = True
+                continue
+            worker.tasks.remove(task)
+            if task in self._line.jobs:  # else it was cancelled
+                self._answers[task] = said.open()
+
+    # -- the actors' lives
+
+    def _begin(self) -> None:
+        """Join the cluster, or start one that only this machine can reach; and the actors.
+
+        Raises:
+            ConfigError: when there is no such cluster, or it has too little.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves files open
+            self._join()
+        self._begun = True
+        there = self._ray.cluster_resources()
+        cores, gpus = int(there.get("CPU", 0)), there.get("GPU", 0.0)
+        count = self._count or max(1, int(gpus) if self._gpu else cores // self._threads)
+        if cores < count * self._threads or (self._gpu and not gpus):
+            raise ConfigError(
+                f"{count} Ray workers of {self._threads} threads need {count * self._threads} cores"
+                f"{' and a GPU' if self._gpu else ''}; the cluster has {cores} and {gpus:g} GPUs: lower "
+                "executor.workers or executor.threads"
+            )
+        self._options = {"num_cpus": self._threads, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+        if self._gpu:
+            self._options["num_gpus"] = min(1.0, math.floor(1000 * gpus / count) / 1000)
+        self._make = self._ray.put(Parcel.of(self._make))
+        self._workers = [self._start() for _ in range(count)]
+
+    def _join(self) -> None:
+        ray = self._ray
+        if not ray.is_initialized():
+            quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+            if self._address is not None:
+                try:
+                    ray.init(address=self._address, **quiet)
+                except (ConnectionError, ValueError, RuntimeError) as fault:
+                    why = str(fault).strip().splitlines()[0]
+                    raise ConfigError(f"executor.address {self._address!r} cannot be joined: {why}") from None
+            else:
+                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                cores = self._count * self._threads if self._count is not None else max(cores, self._threads)
+                self._folder = tempfile.mkdtemp(prefix="fedecho-ray-")
+                with deaf():
+                    ray.init(
+                        address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1",
+                        _temp_dir=self._folder, **quiet,
+                    )  # fmt: skip
+            self._joined = True
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self._ray.remote(**self._options)(Actor).remote())
+        self._out[worker.actor.begin.remote(self._make, sys.path)] = worker, None
+        return worker
+
+    def _replace(self, worker: _Worker, how: str) -> None:
+        """An actor died: another does its jobs again.
+
+        Raises:
+            WorkerLost: when it never began, or a job has cost too many.
+        """
+        self._out = {there: about for there, about in self._out.items() if about[0] is not worker}
+        place = self._workers.index(worker)
+        self._ray.kill(worker.actor)
+        if not worker.ready:
+            del self._workers[place]
+            raise WorkerLost(f"a Ray worker ended before it could begin: {how}")
+        victim = worker.tasks[0] if worker.tasks else None
+        self._lost[victim] += 1
+        if self._lost[victim] >= TRIES:
+            del self._workers[place]
+            about = f"on task {victim}" if victim is not None else "while they had nothing to do"
+            raise WorkerLost(
+                f"{TRIES} Ray workers died {about}, the last one so: {how} Where memory is short lower "
+                f"executor.workers ({len(self._workers) + 1}) or client.batch_size; the records are whole, resume the "
+                "run"
+            )
+        self._workers[place] = self._start()

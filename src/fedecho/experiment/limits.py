@@ -1,0 +1,49 @@
+"""What this machine can hold and use."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ..config.config import Config
+from ..core.errors import ConfigError
+
+
+def check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as fault:  # torch raises either, depending on how it was built
+        why = str(fault).splitlines()[0]
+        raise ConfigError(f"experiment.device {device!r} cannot be used ({why}); try 'cpu'") from None
+
+
+def check_memory(config: Config, d: int, outputs: tuple[int, int]) -> None:
+    """Refuse a rule or a stage whose state cannot fit into the machine's memory."""
+    if config.experiment.device != "cpu" or not hasattr(os, "sysconf"):
+        return
+    clients = config.data.clients
+    vectors = config.algorithm.memory(clients)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needs = {
+        f"algorithm.name {config.algorithm.name!r} keeps up to {vectors} vectors of the model's {d:,} weights": (
+            vectors * d * 4,
+            "take fewer clients, a smaller model, or a rule that keeps less",
+        )
+    }
+    for stage in config.refine if config.records.bank == "memory" else ():
+        number, classes = outputs
+        about = f"refine.name {stage.name!r} keeps the predictions of every client, {number:,} of {classes:,} classes,"
+        remedy = (
+            "set refine.max_rows, or take refine.row_dtype = 'float16', refine.top_k where there are many classes, "
+            "records.bank = 'mapped', or a smaller data.unlabeled_size"
+        )
+        needs[about] = (stage.memory_bytes(clients, number, classes), remedy)
+    if sum(needed for needed, _ in needs.values()) > there:
+        raise ConfigError(
+            [
+                f"{about} for {clients} clients, {needed / 1e9:.1f} GB; this machine has {there / 1e9:.1f} GB: {remedy}"
+                for about, (needed, remedy) in needs.items()
+                if needed > there / 10
+            ]
+        )

@@ -1,0 +1,97 @@
+"""The parts of a run on a live federation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..config.config import Config
+from ..core.errors import ConfigError
+from ..core.keys import Key
+from ..core.mapped import shelve
+from ..core.messages import Model
+from ..data.federation import Federation
+from ..learning.learner import Learner
+from ..learning.settings import ClientConfig
+from ..server.server import Server
+from .limits import check_device, check_memory
+from .setup import Judge, Setup
+
+
+def prepare_live(
+    config: Config,
+    read: Callable[[Learner | None], Model],
+    build: Callable[[], nn.Module] | None,
+    unlabeled: Tensor | None,
+    judge: Judge,
+    export: Callable[[Learner | None, Model], dict[str, Tensor]],
+) -> Setup:
+    """Build the parts of a run on a live federation: clients come by `Joined`, and none is there before.
+
+    Args:
+        config: what is run; of its data only the number of clients counts.
+        read: the initial model, in the learner's layout where there is a learner.
+        build: makes the module, for a server that predicts or distils.
+        unlabeled: U, [|U|, *shape] float32, likewise.
+        judge: judges the server's model.
+        export: the model as a plain state_dict.
+
+    Raises:
+        ConfigError: for what cannot be built, with the remedy.
+    """
+    torch.set_num_threads(config.executor.threads)
+    key = Key(config.experiment.seed)
+    check_device(config.experiment.device)
+    learner, outputs = None, None
+    if any(stage.needs_compute for stage in config.refine):
+        if build is None:
+            raise ConfigError(f"{config.method} learns on the server: give it `model`, which builds the module")
+        predicting = any(stage.needs_predictions for stage in config.refine)
+        if unlabeled is None or (predicting and not len(unlabeled)):
+            few = "" if predicting else "; [0, *shape] does, for it looks at no real input"
+            raise ConfigError(
+                f"{config.method} needs `unlabeled`: give it the public inputs, [|U|, *shape] float32{few}"
+            )
+        learner = public_learner(build, unlabeled, key, config.experiment.device)
+        outputs = (learner.predictions, learner.classes)
+    initial = read(learner)
+    check_memory(config, len(initial.weights), outputs or (0, 0))
+    clients = config.data.clients
+    server = Server(
+        config.algorithm,
+        initial,
+        clients,
+        key.fold("server"),
+        config.experiment.stop,
+        config.server,
+        config.refine,
+        learner,
+        outputs,
+        range(clients),
+        shelve if config.records.bank == "mapped" else None,
+    )
+    return Setup(config, server, judge, lambda model: export(learner, model), learner, None)
+
+
+def public_learner(build: Callable[[], nn.Module], unlabeled: Tensor, key: Key, device: str) -> Learner:
+    """A learner that holds no client's data, only U, [|U|, *shape] float32.
+
+    Raises:
+        ConfigError: when the module does not answer inputs of that shape with logits [n, C].
+    """
+    unlabeled = unlabeled.detach().float().cpu()
+    shape = tuple(unlabeled.shape[1:])
+    try:
+        with torch.no_grad():
+            logits = build().eval()(torch.zeros(2, *shape))
+    except Exception as fault:  # whatever the module raises
+        raise ConfigError(
+            f"the model cannot take `unlabeled` [n, {shape}]: {fault}; give inputs as it is fed"
+        ) from fault
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ConfigError(f"the model gives {got} for two inputs; it must give logits [2, C]")
+    data = Federation.public(unlabeled, int(logits.shape[1]))
+    return Learner(build, data, ClientConfig(), key, None, device, "contiguous")

@@ -1,0 +1,70 @@
+"""The settings of the server, and when a run ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..core.schedules import Schedule
+
+RECENT_NORMS = 51
+"""Changes whose norms are remembered, to know what is usual."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a run ends: the first limit that is reached. At least one is needed.
+
+    Attributes:
+        updates: accepted updates.
+        versions: model versions made.
+        virtual_time_s: seconds of the transport's clock.
+    """
+
+    updates: int | None = None
+    versions: int | None = None
+    virtual_time_s: float | None = None
+
+    def progress(self, updates: int, versions: int, now_s: float) -> float:
+        """The fraction of the run that is done, by the limit that is nearest."""
+        share = updates / self.updates if self.updates else 0.0
+        if self.versions:
+            share = max(share, versions / self.versions)
+        if self.virtual_time_s:
+            share = max(share, now_s / self.virtual_time_s)
+        return share
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """What is common to all methods of a comparison: how many clients work at once, and what the server does besides.
+
+    Attributes:
+        concurrency: M_c, jobs in flight.
+        buffer_size: M, for every algorithm that has a buffer and is not given its own.
+        refill: "immediate": a freed slot gets new work at once (the M-th arrival's slot gets the new version);
+            "batch": slots are refilled M at a time after an aggregation, as in the FADAS authors' code.
+        schedule: factor on the server step size over the run.
+        client_schedule: factor on the clients' step size over the run.
+        ema: γ of an exponential average of the server's weights, x̃ ← γ·x̃ + (1−γ)·x_t after each aggregation, which is
+            then what is evaluated and exported (clients still get x_t); 0 is off.
+        max_change_norm: an update whose change has a larger L2 norm is refused as absurd.
+        max_change_ratio: likewise an update whose change is this many times longer than the median of the last
+            RECENT_NORMS ones, once there are as many: a client whose local training blew up. Where most changes become
+            so long, they are accepted again.
+        aggregate_s: seconds of the clock charged for an aggregation.
+        predict_s: seconds charged for one inference pass over U where the server makes it.
+        refine_s: seconds charged for one run of a refine stage: after an aggregation, or where it revises a change.
+    """
+
+    concurrency: int = 25
+    buffer_size: int = 5
+    refill: Literal["immediate", "batch"] = "immediate"
+    schedule: Schedule = field(default_factory=Schedule)
+    client_schedule: Schedule = field(default_factory=Schedule)
+    ema: float = 0.0
+    max_change_norm: float = 1e4
+    max_change_ratio: float = 20.0
+    aggregate_s: float = 0.0
+    predict_s: float = 0.0
+    refine_s: float = 0.0

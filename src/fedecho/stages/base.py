@@ -1,0 +1,82 @@
+"""What a refine stage is: a step of the server's own that composes with any aggregation rule.
+
+A stage hears of every update (`on_update`), may revise an accepted change before the rule receives it (`revise`), and
+gets its turn on the aggregated model (`after_aggregate`). It owns its memory and its loss; predicting, distilling and
+making inputs it asks of a `Compute`, so that no module and no optimizer lives here.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..algorithms.base import Change, State
+from ..core.keys import Key
+from ..core.messages import Model
+from .compute import LOGITS, Compute, Form
+
+
+class Stage(abc.ABC):
+    """The interface of a refine stage."""
+
+    name: ClassVar[str]
+    citation: ClassVar[str] = ""
+    grid: ClassVar[dict[str, tuple[float, ...]]] = {}
+    """The stage's own step, and the four values among which it is tuned: the same budget for every stage."""
+    needs_predictions: ClassVar[bool] = True
+    """Whether `on_update` is to be given predictions on U. Where no stage needs them, no client makes any."""
+    needs_compute: ClassVar[bool] = True
+    """Whether it asks the `Compute` for anything."""
+    alone: ClassVar[bool] = False
+    """Whether the stage protects what changes hold: then no other stage may look at them, the rule may let them out as
+    a plain sum only, and the model may hold nothing but weights."""
+    every: int = 1
+    """Run after an aggregation only when at least this many updates were accepted since the last run."""
+
+    @abc.abstractmethod
+    def init(self, clients: int) -> State:
+        """The state before the first update; `clients` is N."""
+
+    @property
+    def form(self) -> Form:
+        """The form in which it wants predictions. Where two stages differ, both get all logits."""
+        return LOGITS
+
+    def memory_bytes(self, clients: int, predictions: int, classes: int) -> int:
+        """How much the state may come to hold with N clients and P predictions of C classes each, where that grows
+        with N."""
+        return 0
+
+    def on_update(self, state: State, change: Change, predictions: Tensor) -> State:
+        """Hear of an update and its client's predictions on U, [P, C] logits or in the form that all stages want; also
+        of one refused only for its lateness.
+
+        Where no stage of the run needs predictions there are none, [0].
+        """
+        return state
+
+    def moved(self, state: State, keep: Callable[[Tensor], Tensor]) -> State:
+        """The state with the predictions in it kept elsewhere: `keep` puts a row there and returns it from there."""
+        return state
+
+    def revise(
+        self, state: State, change: Change, model: Model, compute: Compute, key: Key
+    ) -> tuple[Tensor, State, Mapping[str, float]]:
+        """The change [d] that the rule receives in place of `change.delta`, the state, and numbers worth recording.
+
+        Asked for every accepted update, after `on_update`; `model` is the server's now. Nothing to record means that
+        nothing was done.
+        """
+        return change.delta, state, {}
+
+    def after_aggregate(
+        self, state: State, model: Model, compute: Compute, key: Key
+    ) -> tuple[Tensor, State, Mapping[str, float]]:
+        """The refined weights [d] of the model just aggregated, the state, and numbers worth recording.
+
+        Nothing to record means that nothing was done.
+        """
+        return model.weights, state, {}

@@ -1,1 +1,0 @@
-"""Transports carry tasks to clients and bring events back."""
