@@ -19,7 +19,7 @@ import torch
 
 from fedecho.algorithms.fedbuff import FedBuff
 from fedecho.core.keys import Key
-from fedecho.core.messages import Event, Fact, Model, Task, Update
+from fedecho.core.messages import Event, LogEntry, Model, Task, TrainResult
 from fedecho.executors.inline import Inline
 from fedecho.runs.folder import RunFolder
 from fedecho.server.loop import serve
@@ -38,8 +38,8 @@ class Idle:
     def __init__(self, weights: int) -> None:
         self.step = torch.full((weights,), 1e-3)
 
-    def train(self, task: Task, model: Model) -> Update:
-        return Update(task.id, model.weights + self.step, model.buffers, 1, {"loss": 0.5})
+    def train(self, task: Task, model: Model) -> TrainResult:
+        return TrainResult(task.id, model.weights + self.step, model.buffers, 1, {"loss": 0.5})
 
 
 class Nothing:
@@ -47,7 +47,7 @@ class Nothing:
 
     def accept(self, event: Event) -> None: ...
 
-    def commit(self, facts: Sequence[Fact]) -> None: ...
+    def commit(self, facts: Sequence[LogEntry]) -> None: ...
 
 
 class Records:
@@ -60,9 +60,9 @@ class Records:
         self.seq += 1
         self.folder.add_inbox(self.seq, event)
 
-    def commit(self, facts: Sequence[Fact]) -> None:
+    def commit(self, facts: Sequence[LogEntry]) -> None:
         for fact in facts:
-            self.folder.add_fact(self.seq, fact)
+            self.folder.add_log_entry(self.seq, fact)
         if self.seq % 1000 == 0:
             self.folder.flush()
 

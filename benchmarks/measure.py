@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from fedecho.config.config import Config
-from fedecho.core.messages import Event, Fact
+from fedecho.core.messages import Event, LogEntry
 from fedecho.experiment.build import prepare
 from fedecho.experiment.setup import Setup
 from fedecho.server.loop import serve
@@ -113,7 +113,7 @@ class Log:
 
     def accept(self, event: Event) -> None: ...
 
-    def commit(self, facts: Sequence[Fact]) -> None:
+    def commit(self, facts: Sequence[LogEntry]) -> None:
         for fact in facts:
             if fact.kind == "accept" and fact.client is not None and fact.task is not None:
                 self.tasks.append((fact.client, fact.task, fact.version or 0))

@@ -80,7 +80,7 @@ def peak(config: str, algorithm: str, clients: int, settings: list[str]) -> tupl
 
 def rows(given: argparse.Namespace) -> Iterator[Row]:
     length = f"experiment.updates={given.updates}"
-    bank = [length, "refine.max_rows=1000", "refine.row_dtype=float16"]
+    bank = [length, "stages.max_rows=1000", "stages.row_dtype=float16"]
     for clients in map(int, given.clients.split(",")):
         most, marks = peak(given.config, "fedecho", clients, bank)
         what = f"FedEcho, {clients:,} clients, {clients // 10:,} in flight: all processes"

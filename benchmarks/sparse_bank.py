@@ -26,7 +26,7 @@ from fedecho.data import text
 from fedecho.data.fetch import fetch
 from fedecho.experiment.build import prepare
 from fedecho.stages.bank import Bank
-from fedecho.stages.compute import LOGITS, Form
+from fedecho.stages.compute import LOGITS, PredictionFormat
 from fedecho.stages.echo import Echo, uncertainty
 from fedecho.studies.compare import Job, do
 from fedecho.studies.summary import Spread
@@ -60,7 +60,7 @@ def config(args: argparse.Namespace, top_k: int, seed: int = 0) -> Config:
             "client": {"epochs": 1, "batch_size": 8, "lr": args.lr, "clip": 1.0},
             "server": {"concurrency": min(10, args.clients - 2), "buffer_size": 3},
             "algorithm": {"name": "fedbuff", "lr": 0.5 if small else 1.0},
-            "refine": {
+            "stages": {
                 "name": "echo",
                 "top_k": top_k,
                 "average": args.average,
@@ -90,7 +90,7 @@ def teachers(args: argparse.Namespace, ks: list[int]) -> None:
         entropy, hard = uncertainty(p), p.argmax(-1)
         print(f"\naverage of {average}, mean uncertainty {entropy.mean():.4f}\n{HEADER}")
         for k in ks:
-            echo, size = Echo(average=average, top_k=k), Form(top_k=k).bytes(vocabulary)
+            echo, size = Echo(average=average, top_k=k), PredictionFormat(top_k=k).bytes(vocabulary)
             q = echo.teach(bank_of(echo, rows), 0, torch.arange(count), vocabulary)
             kl = (p * (p.clamp(min=1e-30).log() - q.clamp(min=1e-30).log())).sum(-1).mean()
             off, differs = (entropy - uncertainty(q)).abs().mean(), (hard != q.argmax(-1)).float().mean()
@@ -116,7 +116,7 @@ def runs(args: argparse.Namespace, ks: list[int], out: Path) -> None:
     for seed in range(args.seeds):
         for k, name in names.items():
             settings = config(args, max(k, 0), seed)
-            settings = settings if k >= 0 else replace(settings, refine=())
+            settings = settings if k >= 0 else replace(settings, stages=())
             result = do(Job(name, seed, settings, out / name.replace(" ", "_") / f"seed-{seed}"))
             assert result.final_perplexity is not None
             found[k].append(result.final_perplexity)

@@ -17,7 +17,7 @@ from fedecho.cli.tables import compare_table, tune_table
 from fedecho.config.toml import read_toml, resolve
 from fedecho.experiment.result import Result
 from fedecho.studies import tune
-from fedecho.studies.compare import Failure, Job, do_all, gather, note, plan
+from fedecho.studies.compare import Failure, Job, gather, note, plan, run_jobs
 from fedecho.studies.summary import summarize
 
 STUDIES = Path(__file__).parent.parent / "configs" / "studies"
@@ -56,7 +56,7 @@ GRIDS: dict[str, dict[str, tune.Grid]] = {
     # From scratch in few versions, with a client's step 20 times that of the other cells: the small steps lead nowhere.
     "shakespeare": {
         "fadas_da": {"algorithm.lr": (0.01, 0.03, 0.1, 0.3)},
-        **{method: {"refine.lr": (0.1, 0.3, 1.0, 3.0)} for method in ("fedecho", "fedecho_balanced")},
+        **{method: {"stages.lr": (0.1, 0.3, 1.0, 3.0)} for method in ("fedecho", "fedecho_balanced")},
     },
 }
 """Where a method's own grid is badly placed: as many values, elsewhere."""
@@ -81,7 +81,7 @@ def study(cell: str, methods: list[str], seeds: list[int], given: argparse.Names
     grids = {method: GRIDS.get(cell, {}).get(method) or tune.own_grid(tables, method) for method in methods}
     length = [f"experiment.updates={given.tune_updates}"] if given.tune_updates else []
     searched = tune.plan(tables, grids, [given.tune_seed], length, out / "tuning")
-    choices = tune.choose(grids, [given.tune_seed], do_all(searched, given.jobs, finished))
+    choices = tune.choose(grids, [given.tune_seed], run_jobs(searched, given.jobs, finished))
     print(tune_table(choices), flush=True)
     best = tune.tuned(tables, choices)
     kept = out / "tuned.toml"
@@ -92,7 +92,7 @@ def study(cell: str, methods: list[str], seeds: list[int], given: argparse.Names
         return
     jobs = plan(best, methods, seeds, [], out / "runs")
     note(out / "runs", methods, seeds, methods[-1])
-    runs, failures = gather(jobs, do_all(jobs, given.jobs, finished))
+    runs, failures = gather(jobs, run_jobs(jobs, given.jobs, finished))
     print(compare_table(summarize(runs, methods[-1], None, failures)), flush=True)
 
 

@@ -89,7 +89,7 @@ def make_app(mods: list[Any] | None = None, delay_s: Callable[[int], float] = la
     return app
 
 
-Change = Callable[[int, int, Message], "Message | None"]
+ClientUpdate = Callable[[int, int, Message], "Message | None"]
 """(node, its how-many-th job, the reply) to what is sent instead; None sends nothing."""
 
 
@@ -103,7 +103,7 @@ class LocalGrid(Grid):
     """
 
     def __init__(
-        self, nodes: int, app: ClientApp | None = None, change: Change = lambda node, job, reply: reply
+        self, nodes: int, app: ClientApp | None = None, change: ClientUpdate = lambda node, job, reply: reply
     ) -> None:
         self.app, self.change = app or make_app(), change
         self.present: list[int] = []

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedecho.algorithms.base import Algorithm, Change, ClientRule, State
+from fedecho.algorithms.base import Algorithm, ClientRule, ClientUpdate, State
 from fedecho.core import trees as tree
 from fedecho.core.keys import Key
 from fedecho.core.messages import (
@@ -21,11 +21,11 @@ from fedecho.core.messages import (
     Dispatch,
     Event,
     Extra,
-    Fact,
+    LogEntry,
     Lost,
     Model,
     Task,
-    Update,
+    TrainResult,
     View,
     WakeAt,
 )
@@ -33,12 +33,12 @@ from fedecho.executors.base import Executor
 from fedecho.executors.inline import Inline, Trainer
 from fedecho.server.server import Server
 from fedecho.server.settings import ServerConfig, Stop
-from fedecho.simulation.job_times import Recorded
+from fedecho.simulation.job_times import Empirical
 from fedecho.simulation.population import Population
 from fedecho.simulation.settings import PopulationConfig
 from fedecho.simulation.transport import SimulatedTransport
 from fedecho.stages.base import Stage
-from fedecho.stages.compute import LOGITS, Distillation, Form, Generator, Loss, Synthesis, Synthetic
+from fedecho.stages.compute import LOGITS, Distillation, Generator, Loss, PredictionFormat, Synthesis, Synthetic
 
 
 def vec(*values: float) -> Tensor:
@@ -57,12 +57,12 @@ def change(
     issued_at_s: float = 0.0,
     buffers: Tensor | None = None,
     extra: Extra | None = None,
-) -> Change:
+) -> ClientUpdate:
     """An update as a rule sees it; by default it started from zero."""
     start = torch.zeros_like(delta) if start is None else start
     current = start if current is None else current
     buffers = torch.zeros(0) if buffers is None else buffers
-    return Change(
+    return ClientUpdate(
         client, staleness, delta, start + delta, start, current, buffers, n, version, issued_at_s, extra or {}
     )
 
@@ -73,7 +73,7 @@ def view(
     return View(now_s, 0, 0, 10, idle, in_flight or {}, slots)
 
 
-def feed(rule: Algorithm, state: State, weights: Tensor, *changes: Change) -> tuple[Tensor, State]:
+def feed(rule: Algorithm, state: State, weights: Tensor, *changes: ClientUpdate) -> tuple[Tensor, State]:
     """Give a rule its updates; the weights and state after the one aggregation that must come with the last."""
     for i, item in enumerate(changes):
         state = rule.receive(state, item)
@@ -91,7 +91,7 @@ def through_json(value: Any) -> Any:
 
 def population(times_s: Sequence[Sequence[float]], **settings: Any) -> Population:
     """Client i's jobs take one of `times_s[i]`."""
-    laws = [Recorded(tuple(times)) for times in times_s]
+    laws = [Empirical(tuple(times)) for times in times_s]
     return Population(Key(7), laws, ["fast"] * len(laws), PopulationConfig(**settings))
 
 
@@ -122,7 +122,7 @@ class Quadratics:
         self.before = before
         self.trained: list[int] = []
 
-    def train(self, task: Task, model: Model) -> Update:
+    def train(self, task: Task, model: Model) -> TrainResult:
         self.before(task)
         self.trained.append(task.id)
         x, lr = model.weights.clone(), self.lr * float(task.extra.get("lr_scale", 1.0))
@@ -132,9 +132,11 @@ class Quadratics:
                 self.rule.direct(gradient, x, model.weights, task.extra)
             x = x - lr * gradient
         extra = self.rule.report(model.weights, x, self.steps, lr, task.extra) if self.rule is not None else {}
-        update = Update(task.id, x, model.buffers + 1.0 + task.client, 1 + task.client, {"loss": 0.5}, None, extra)
+        update = TrainResult(task.id, x, model.buffers + 1.0 + task.client, 1 + task.client, {"loss": 0.5}, None, extra)
         return (
-            replace(update, predictions=self.predict(Model(0, x, model.buffers), None, Form.asked(task.extra)))
+            replace(
+                update, predictions=self.predict(Model(0, x, model.buffers), None, PredictionFormat.asked(task.extra))
+            )
             if task.extra["predict"]
             else update
         )
@@ -143,7 +145,7 @@ class Quadratics:
     def shape(self) -> tuple[int, ...]:
         return (self.centres.shape[1] // self.classes,)
 
-    def predict(self, model: Model, inputs: Tensor | None = None, form: Form = LOGITS) -> Tensor:
+    def predict(self, model: Model, inputs: Tensor | None = None, form: PredictionFormat = LOGITS) -> Tensor:
         inputs = self.unlabeled if inputs is None else inputs
         assert inputs is not None
         return form.of(inputs @ model.weights.view(-1, self.classes))
@@ -190,15 +192,15 @@ class Log:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.facts: list[Fact] = []
+        self.facts: list[LogEntry] = []
 
     def accept(self, event: Event) -> None:
         self.events.append(event)
 
-    def commit(self, facts: Sequence[Fact]) -> None:
+    def commit(self, facts: Sequence[LogEntry]) -> None:
         self.facts.extend(facts)
 
-    def of(self, kind: str) -> list[Fact]:
+    def of(self, kind: str) -> list[LogEntry]:
         return [fact for fact in self.facts if fact.kind == kind]
 
     @property
@@ -223,7 +225,7 @@ class Hand:
         self.timers: list[float] = []
         self._take(*self.server.start(0.0))
 
-    def _take(self, commands: Iterable[Command], facts: Sequence[Fact]) -> None:
+    def _take(self, commands: Iterable[Command], facts: Sequence[LogEntry]) -> None:
         self.log.commit(facts)
         for command in commands:
             if isinstance(command, Dispatch):
@@ -238,11 +240,11 @@ class Hand:
         self.log.accept(event)
         self._take(*self.server.handle(event))
 
-    def update(self, task: int, delta: Tensor | None = None, **changed: Any) -> Update:
+    def update(self, task: int, delta: Tensor | None = None, **changed: Any) -> TrainResult:
         """A good answer to the task, but for what is changed."""
         model = self.sent[task].model
         delta = torch.ones_like(model.weights) if delta is None else delta
-        return replace(Update(task, model.weights + delta, model.buffers, 1), **changed)
+        return replace(TrainResult(task, model.weights + delta, model.buffers, 1), **changed)
 
     def arrive(self, task: int, at_s: float = 1.0, delta: Tensor | None = None, **changed: Any) -> None:
         self.event(Arrived(at_s, self.update(task, delta, **changed)))
@@ -253,7 +255,7 @@ class Hand:
     @property
     def waiting(self) -> list[int]:
         """Tasks in flight, oldest first."""
-        return sorted(self.server.ledger.in_flight)
+        return sorted(self.server.state.in_flight)
 
 
 def drive(server: Server, transport: SimulatedTransport, log: Log, events: int | None = None) -> None:
@@ -272,7 +274,7 @@ def drive(server: Server, transport: SimulatedTransport, log: Log, events: int |
 
 def transport_for(server: Server, people: Population, worker: Trainer | Executor) -> SimulatedTransport:
     executor: Executor = worker if hasattr(worker, "submit") else Inline(worker)  # type: ignore[assignment, arg-type]
-    return SimulatedTransport(people, executor, now_s=server.ledger.event_s, away=server.ledger.away)
+    return SimulatedTransport(people, executor, now_s=server.state.event_s, away=server.state.away)
 
 
 def make_server(

@@ -18,6 +18,7 @@ FILES = sorted(HOUSE.rglob("*.py"))
 
 ROOMS = [
     "core",
+    "objectives",
     "algorithms",
     "stages",
     "server",
@@ -39,6 +40,7 @@ ROOMS = [
 SEES = {
     "core": {"core"},
     "algorithms": {"core", "algorithms.base"},
+    "objectives": {"core", "objectives"},
     "stages": {"core", "algorithms.base", "stages"},
     "server": {"core", "algorithms", "stages", "server"},
     "data": {"core", "data"},

@@ -10,7 +10,7 @@ import numpy as np
 from work import BATCH, BUFFER, CONCURRENCY, LR, Work
 
 from fedecho.config.config import Config
-from fedecho.core.messages import Event, Fact
+from fedecho.core.messages import Event, LogEntry
 from fedecho.executors.processes import Processes
 from fedecho.experiment.build import prepare
 from fedecho.server.loop import serve
@@ -61,7 +61,7 @@ class Count:
 
     def accept(self, event: Event) -> None: ...
 
-    def commit(self, facts: list[Fact]) -> None:
+    def commit(self, facts: list[LogEntry]) -> None:
         for fact in facts:
             if fact.kind == "accept" and fact.client is not None:
                 held = int(self.work.offsets[fact.client + 1] - self.work.offsets[fact.client])

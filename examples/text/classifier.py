@@ -34,11 +34,11 @@ ECHO = {"name": "echo", "lr": 0.05}
 
 
 def main() -> None:
-    for name, refine in (("fedbuff", []), ("fedecho", [ECHO])):
+    for name, stages in (("fedbuff", []), ("fedecho", [ECHO])):
         results = []
         for seed in range(3):
             experiment = {**TABLES["experiment"], "seed": seed}
-            config = Config.from_dict({**TABLES, "experiment": experiment, "refine": refine})
+            config = Config.from_dict({**TABLES, "experiment": experiment, "stages": stages})
             results.append(fedecho.run(config))
         everybody = fmean(result.final_accuracy or 0.0 for result in results)
         slow = fmean(result.slow_client_accuracy or 0.0 for result in results)

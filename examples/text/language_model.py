@@ -31,7 +31,7 @@ CONFIG = Config.from_dict(
         "client": {"epochs": 1, "batch_size": 10, "lr": 2.0, "clip": 1.0},
         "server": {"concurrency": 10, "buffer_size": 4},
         "algorithm": {"name": "fedbuff", "lr": 0.5},
-        "refine": {"name": "balanced_echo", "target": "mean", "lr": 0.3},  # letters are not equally frequent
+        "stages": {"name": "balanced_echo", "target": "mean", "lr": 0.3},  # letters are not equally frequent
         "population": {"name": "large", "class_counts": [11, 6, 3]},
     }
 )

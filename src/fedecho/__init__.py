@@ -1,8 +1,20 @@
 """fedecho: asynchronous federated learning that learns from its stragglers."""
 
-from .algorithms.base import Algorithm, Change
+__version__ = "0.1.0"
+
+from .algorithms.base import Algorithm, ClientUpdate
 from .config.config import Config
-from .core.errors import ConfigError, DataError, FedechoError, MissingExtra, RecordError, Stalled
+from .core.errors import (
+    ConfigError,
+    DataError,
+    Diverged,
+    FedechoError,
+    Interrupted,
+    MissingExtra,
+    RecordError,
+    Stalled,
+    WorkerLost,
+)
 from .core.keys import Key
 from .core.messages import Model, View
 from .experiment.replay import Replayed, replay
@@ -10,16 +22,15 @@ from .experiment.result import Result
 from .experiment.run import resume, run
 from .stages.base import Stage
 
-__version__ = "0.1.0"
-
-
 __all__ = [
     "Algorithm",
-    "Change",
+    "ClientUpdate",
     "Config",
     "ConfigError",
     "DataError",
+    "Diverged",
     "FedechoError",
+    "Interrupted",
     "Key",
     "MissingExtra",
     "Model",
@@ -29,6 +40,7 @@ __all__ = [
     "Stage",
     "Stalled",
     "View",
+    "WorkerLost",
     "replay",
     "resume",
     "run",

@@ -84,7 +84,7 @@ def test_fedavg_ends_a_round_at_its_deadline_but_never_with_nobody() -> None:
     assert not rule.ready(one, view(waiting, now_s=11.9))
     assert rule.ready(one, view(waiting, now_s=12.0))
     assert not rule.ready(none, view(waiting, now_s=99.0))
-    assert sorted(rule.abandon(one, view(waiting))) == [1, 2]
+    assert sorted(rule.cancelled(one, view(waiting))) == [1, 2]
 
 
 # ------------------------------------------------------------------------------------------------------------- FedAsync
@@ -162,8 +162,8 @@ def test_fedbuff_momentum_over_three_steps() -> None:
 
 
 def test_fedbuff_refuses_only_what_is_staler_than_allowed() -> None:
-    assert [FedBuff(max_staleness=3).too_late(tau) for tau in (0, 3, 4)] == [False, False, True]
-    assert not FedBuff().too_late(10**6)
+    assert [FedBuff(max_staleness=3).is_stale(tau) for tau in (0, 3, 4)] == [False, False, True]
+    assert not FedBuff().is_stale(10**6)
 
 
 # ---------------------------------------------------------------------------------------------------------------- CA2FL
@@ -385,8 +385,8 @@ def test_fedasmu_mixes_by_staleness_and_time(rule: FedASMU, version: int, tau: i
 
 
 def test_fedasmu_refuses_only_what_is_staler_than_allowed() -> None:
-    assert [FedASMU(max_staleness=3).too_late(tau) for tau in (0, 3, 4)] == [False, False, True]
-    assert not FedASMU().too_late(10**6)
+    assert [FedASMU(max_staleness=3).is_stale(tau) for tau in (0, 3, 4)] == [False, False, True]
+    assert not FedASMU().is_stale(10**6)
 
 
 # ---------------------------------------------------------------------------------------------------------------- FedAC
@@ -551,7 +551,7 @@ def test_a_cache_that_cannot_fit_into_the_machine_is_refused(
     config = Config.from_dict({"experiment": {"updates": 1}, "algorithm": rule, **tables})
     d = 64 * 8 + 8 + 8 * 10 + 10  # digits' pixels to 8 to 10 classes
     sizes = {"SC_PAGE_SIZE": 4 * d, "SC_PHYS_PAGES": gb}
-    monkeypatch.setattr("fedecho.experiment.build.os.sysconf", sizes.get)
+    monkeypatch.setattr("fedecho.experiment.limits.os.sysconf", sizes.get)
     assert prepare(config).server.model.weights.shape == (d,)
     sizes["SC_PHYS_PAGES"] -= 1
     with pytest.raises(ConfigError, match=rf"'{method}' keeps up to {gb} vectors of the model's {d} weights for 50 c"):
@@ -566,13 +566,13 @@ def test_a_bank_that_cannot_fit_is_refused_with_what_can_be_done(
     stage: dict[str, Any], bank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = {"data": {"unlabeled_size": 40, "clients": 50}, "model": {"name": "mlp", "hidden": [8]}}
-    config = Config.from_dict({"experiment": {"updates": 1}, "refine": {"name": "echo", **stage}, **tables})
+    config = Config.from_dict({"experiment": {"updates": 1}, "stages": {"name": "echo", **stage}, **tables})
     d = 64 * 8 + 8 + 8 * 10 + 10
     sums = 8 * 400  # the rows' running sum, float64
     sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 4 * 4 * d + bank + sums}
-    monkeypatch.setattr("fedecho.experiment.build.os.sysconf", sizes.get)
+    monkeypatch.setattr("fedecho.experiment.limits.os.sysconf", sizes.get)
     prepare(config)
     sizes["SC_PHYS_PAGES"] -= 1
-    said = r"'echo' keeps the predictions of every client, 40 of 10 classes, for 50 clients, .*: set refine.max_rows"
+    said = r"'echo' keeps the predictions of every client, 40 of 10 classes, for 50 clients, .*: set stages.max_rows"
     with pytest.raises(ConfigError, match=said):
         prepare(config)

@@ -95,7 +95,7 @@ def run(
 def check_versions(server: Server, log: Log) -> None:
     made = [fact.version for fact in log.of("aggregate")]
     assert made == list(range(1, server.model.version + 1))
-    assert sum(int(fact.detail["count"]) for fact in log.of("aggregate")) + server.ledger.since_aggregation == len(
+    assert sum(int(fact.detail["count"]) for fact in log.of("aggregate")) + server.state.since_aggregation == len(
         log.of("accept")
     )
 
@@ -134,7 +134,7 @@ def test_a_rule_changes_nothing_that_it_was_given_and_old_states_stay_valid(name
     ]
     seen: list[tuple[Any, dict[str, torch.Tensor]]] = [(item, clones(item)) for item in changes]
 
-    def go_on(state: Any, weights: torch.Tensor, first: int, note: Callable[[Any], None]) -> torch.Tensor:
+    def continue_prompts(state: Any, weights: torch.Tensor, first: int, note: Callable[[Any], None]) -> torch.Tensor:
         for item in changes[first:]:
             state = rule.receive(state, item)
             note(state)
@@ -146,17 +146,17 @@ def test_a_rule_changes_nothing_that_it_was_given_and_old_states_stay_valid(name
     start = vector()
     state = rule.init(start, 5)
     seen.append(((start, state), clones((start, state))))
-    final = go_on(state, start, 0, lambda value: seen.append((value, clones(value))))
+    final = continue_prompts(state, start, 0, lambda value: seen.append((value, clones(value))))
     assert all(same(tensors_of(value), before) for value, before in seen)
     assert not torch.equal(final, start)
-    again = go_on(state, start, 0, lambda value: None)
+    again = continue_prompts(state, start, 0, lambda value: None)
     assert torch.equal(again, final)
     # from an old state in the middle, and the rule is a value: an equal one goes on just as well
     half = next(i for i, (value, _) in enumerate(seen) if i > len(changes) + 8 and isinstance(value, tuple))
     weights, middle = seen[half][0]
     arrived = sum(not isinstance(value, tuple) for value, _ in seen[len(changes) + 1 : half])
     rule = replace(rule)  # type: ignore[type-var]
-    assert torch.equal(go_on(middle, weights, arrived, lambda value: None), final)
+    assert torch.equal(continue_prompts(middle, weights, arrived, lambda value: None), final)
 
 
 @pytest.mark.parametrize("name", [*stage_classes(), "full bank"])
@@ -173,7 +173,7 @@ def test_a_stage_changes_nothing_that_it_was_given_and_old_states_stay_valid(nam
     given = clones((model, rows, changes, worker.unlabeled))
     seen: list[tuple[Any, dict[str, torch.Tensor]]] = []
 
-    def go_on(state: Any, first: int) -> list[torch.Tensor]:
+    def continue_prompts(state: Any, first: int) -> list[torch.Tensor]:
         made = []
         for i in range(first, len(rows)):
             state = stage.on_update(state, changes[i], rows[i])
@@ -186,9 +186,9 @@ def test_a_stage_changes_nothing_that_it_was_given_and_old_states_stay_valid(nam
         return [*made, weights]
 
     begun = stage.init(N)
-    first = go_on(begun, 0)
+    first = continue_prompts(begun, 0)
     half = through_json(seen[11][0])  # after six updates
-    again, later = go_on(begun, 0), go_on(half, 6)
+    again, later = continue_prompts(begun, 0), continue_prompts(half, 6)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(first[6:], later, strict=True))
     untouched = [*(item.delta for item in changes), model.weights]
@@ -207,7 +207,7 @@ def test_every_algorithm_has_a_stage_on_it_and_every_stage_an_algorithm() -> Non
 def test_a_run_survives_ties_and_losses_and_the_version_rises_by_one(method: str, refill: Any) -> None:
     people = population(TIES, dropout=0.3)
     server, log = run(method, people, Stop(updates=40), replace(CONFIG, refill=refill))
-    assert server.ledger.updates == 40
+    assert server.state.updates == 40
     assert len(log.of("lost")) > 5
     times = [event.at_s for event in log.events]
     assert max(times.count(at_s) for at_s in times) > 1
@@ -218,7 +218,7 @@ def test_a_run_survives_ties_and_losses_and_the_version_rises_by_one(method: str
 @every_method
 def test_a_run_survives_clients_that_come_and_go(method: str) -> None:
     server, log = run(method, population(UNEVEN, available_fraction=0.7, day_s=30.0), Stop(updates=60))
-    assert server.ledger.updates == 60
+    assert server.state.updates == 60
     assert log.of("leave")
     assert log.of("join")
     check_versions(server, log)
@@ -243,7 +243,7 @@ def test_a_rule_keeps_no_more_than_it_declares(name: str) -> None:
     transport = transport_for(server, people, worker)
     while not server.done:
         drive(server, transport, log, events=1)
-        kept = [tensor for tensor in tensors_of(server.ledger.algorithm).values() if tensor.numel() == D]
+        kept = [tensor for tensor in tensors_of(server.state.algorithm).values() if tensor.numel() == D]
         most = max(most, len(kept))
     assert most <= rule.memory(N)
     assert most > rule.memory(N) - N, "far less than declared"
@@ -264,19 +264,19 @@ def test_clients_that_disagree_still_bring_the_model_to_the_quadratics_minimum(m
     server, log = run(method, population(UNEVEN), Stop(updates=300))
     at_first, at_last = centres().mean(0).norm(), (server.model.weights - centres().mean(0)).norm()
     assert at_last < 0.1 * at_first
-    assert bool(log.of("refine")) == ("+" in method)
+    assert bool(log.of("stage")) == ("+" in method)
 
 
 @every_method
 @pytest.mark.parametrize("events", [0, 1, 7, 40, 41])
 def test_a_run_restored_from_json_in_the_middle_goes_on_to_the_same_bits(method: str, events: int) -> None:
     people = population(UNEVEN, dropout=0.1, available_fraction=0.8, day_s=40.0)
-    config = replace(CONFIG, ema=0.5, refine_s=0.25, aggregate_s=0.5)
+    config = replace(CONFIG, ema=0.5, stage_s=0.25, aggregate_s=0.5)
     whole, log = run(method, people, Stop(updates=50, virtual_time_s=1e6), config)
     part, log_before = run(method, people, Stop(updates=50, virtual_time_s=1e6), config, events)
     snapshot = through_json(part.snapshot())
 
-    def go_on() -> tuple[Server, Log]:
+    def continue_prompts() -> tuple[Server, Log]:
         rule, stages = make(method)
         worker, after = quadratics(rule), Log()
         server = make_server(rule, people, worker, Stop(updates=50, virtual_time_s=1e6), config, stages)
@@ -285,7 +285,7 @@ def test_a_run_restored_from_json_in_the_middle_goes_on_to_the_same_bits(method:
         return server, after
 
     for _ in range(2):  # a snapshot can be restored twice
-        rest, log_after = go_on()
+        rest, log_after = continue_prompts()
         assert log_before.facts + log_after.facts == log.facts
         assert same(clones(rest.snapshot()), clones(whole.snapshot()))
 

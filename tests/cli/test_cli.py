@@ -47,7 +47,7 @@ name = "mild"
 class_counts = [5, 3, 2]
 [variants.gentle]
 method = "fedecho"
-refine.lr = 0.01
+stages.lr = 0.01
 """
 
 OWN = """
@@ -258,7 +258,7 @@ def test_a_reader_that_leaves(config: str) -> None:
         (["run", "c.toml", "--algorithm", "fedbuf"], ["method 'fedbuf' is unknown (did you mean 'fedbuff'?)"]),
         (["resume", "nowhere"], ["nowhere is not a run folder (it has no config.toml); give the folder of a run"]),
         (["replay", "nowhere"], ["nowhere is not a run folder"]),
-        (["list", "modles"], ["there is no list of 'modles'; there are algorithms, refine, "]),
+        (["list", "modles"], ["there is no list of 'modles'; there are algorithms, stages, "]),
         (["data", "fetch", "mnits", "digits"], ["'mnits' cannot be fetched; there are ", "'digits' cannot be fetched"]),
         (["compare", "c.toml", "--algorithms", "fedbuff,fedbuff"], ["--algorithms is 'fedbuff,fedbuff'; give"]),
         (["compare", "c.toml", "--algorithms", "fedbuff", "--seeds", "a"], ["--seeds is 'a'; give different whole"]),
@@ -314,7 +314,7 @@ def test_list(capsys: Captured) -> None:
     parts = [call(capsys, "list", room) for room in rooms]
     assert all(code == 0 for code, _, _ in parts)
     assert "".join(part for _, part, _ in parts) == out
-    assert {"algorithms", "refine", "datasets", "models", "populations", "executors"} <= set(rooms)
+    assert {"algorithms", "stages", "datasets", "models", "populations", "executors"} <= set(rooms)
     for name in ("fedbuff", "fedecho", "echo", "digits", "mlp", "large", "inline", "dirichlet_mix", "held_out"):
         assert any(text.startswith(f"  {name} ") or text == f"  {name}" for text in out.splitlines()), name
     about = {text.split()[0]: text[20:].strip() for text in parts[rooms.index("algorithms")][1].splitlines()[1:]}

@@ -52,7 +52,7 @@ def test_every_fault_at_once() -> None:
             "client": {"lr": True, "steps": 2.5},
             "server": {"concurrency": 20, "schedule": {"name": "cosin", "warmup": 2}},
             "algorithm": {"name": "fedbuff", "lr": -1, "momentum": 1.0},
-            "refine": [{"name": "echo", "alpha_min": 0.9, "alpha_max": 0.1}, {"name": "ekho"}],
+            "stages": [{"name": "echo", "alpha_min": 0.9, "alpha_max": 0.1}, {"name": "ekho"}],
             "population": {"dropout": 2.0},
             "executor": {"name": "rya"},
             "polulation": {},
@@ -60,7 +60,7 @@ def test_every_fault_at_once() -> None:
     )
     assert found == (
         "[polulation] is not a table of a configuration (did you mean 'population'?); there are experiment, data, "
-        "model, client, server, algorithm, refine, population, transport, executor, records, variants",
+        "model, client, server, algorithm, stages, population, transport, executor, records, variants",
         "experiment.sed is not a setting (did you mean 'seed'?); there are name, seed, updates, versions, "
         "virtual_time_s, eval_every, evaluate, device, continuations",
         "experiment.evaluate is 'train'; it must be one of 'test', 'validation'",
@@ -72,8 +72,8 @@ def test_every_fault_at_once() -> None:
         "server.schedule.warmup is 2.0; it must be from 0 to 1",
         "algorithm.lr is -1.0; it must be above 0 and finite",
         "algorithm.momentum is 1.0; it must be at least 0 and below 1",
-        "refine.alpha_min (0.9) exceeds refine.alpha_max (0.1); lower one or raise the other",
-        f"refine 'ekho' is unknown; there are {STAGES}, or give `module:Class`",
+        "stages.alpha_min (0.9) exceeds stages.alpha_max (0.1); lower one or raise the other",
+        f"stages 'ekho' is unknown; there are {STAGES}, or give `module:Class`",
         f"executor.name is 'rya'; there are {', '.join(EXECUTORS)}",
         "[population] `dropout` must be a number from 0 to below 1, got 2.0: at 1 no result would ever arrive",
     )
@@ -83,11 +83,11 @@ def test_every_fault_at_once() -> None:
     ("tables", "fault"),
     [
         ({"client": 3}, "client is 3; it must be a table"),
-        ({"refine": "echo"}, "refine is 'echo'; it must be a table, or a list of tables"),
-        ({"refine": ["echo"]}, "refine is ['echo']; it must be a table, or a list of tables"),
+        ({"stages": "echo"}, "stages is 'echo'; it must be a table, or a list of tables"),
+        ({"stages": ["echo"]}, "stages is ['echo']; it must be a table, or a list of tables"),
         ({"variants": {"a": 1}}, "variants is {'a': 1}; it must be a table of tables"),
         ({"seed": 3}, "seed is 3; it must be a table"),
-        ({"refine": {"lr": 0.1}}, f"refine.name is missing or not a string; there are {STAGES}"),
+        ({"stages": {"lr": 0.1}}, f"stages.name is missing or not a string; there are {STAGES}"),
         ({"model": {"name": "mpl"}}, f"model.name is 'mpl'; there are {', '.join(MODELS)}, or"),
         ({"server": {"schedule": "cosine"}}, "server.schedule is 'cosine'; it must be a table"),
         ({"server": {"schedule": {"milestones": [0.1, "b"]}}}, "server.schedule.milestones[1] is 'b'; it must be"),
@@ -189,7 +189,7 @@ OUT_OF_RANGE = {
     "server": {
         "concurrency": [0], "buffer_size": [0], "ema": [1.0, -0.1], "max_change_norm": [0.0], "max_change_ratio": [0.0],
         "aggregate_s": [-1.0],
-        "predict_s": [-1.0], "refine_s": [-1.0],
+        "predict_s": [-1.0], "stage_s": [-1.0],
     },
     "server.schedule": {"final": [-0.1], "milestones": [(0.5, 1.5)], "gamma": [0.0], "warmup": [1.5]},
     "data": {
@@ -212,7 +212,7 @@ def test_ranges(where: str) -> None:
             if where in algorithm_classes():
                 path, tables["algorithm"] = "algorithm", {"name": where, name: value}
             elif where in stage_classes():
-                path, tables["refine"] = "refine", {"name": where, name: value}
+                path, tables["stages"] = "stages", {"name": where, name: value}
             elif where == "server.schedule":
                 tables["server"] = {"schedule": {name: value}}
             else:
@@ -228,13 +228,13 @@ def test_ranges_of_dataclasses() -> None:
             ExperimentConfig(),
             client=ClientConfig(lr=0.0),
             algorithm=FedBuff(buffer_size=0),
-            refine=(Echo(alpha_min=0.5, alpha_max=0.4), Echo(lr=-1.0)),
+            stages=(Echo(alpha_min=0.5, alpha_max=0.4), Echo(lr=-1.0)),
         )
     assert caught.value.faults == (
         "client.lr is 0.0; it must be above 0 and finite",
         "algorithm.buffer_size is 0; it must be at least 1",
-        "refine.alpha_min (0.5) exceeds refine.alpha_max (0.4); lower one or raise the other",
-        "refine.lr is -1.0; it must be above 0 and finite",
+        "stages.alpha_min (0.5) exceeds stages.alpha_max (0.4); lower one or raise the other",
+        "stages.lr is -1.0; it must be above 0 and finite",
         "[experiment] has no limit; set updates, versions or virtual_time_s",
     )
 
@@ -251,7 +251,7 @@ def test_every_number_of_a_rule_has_a_range() -> None:
     ):
         for f in dataclasses.fields(cls):
             if str(f.type).startswith(("int", "float", "tuple[float")):
-                where = "refine" if cls in stage_classes().values() else "algorithm"
+                where = "stages" if cls in stage_classes().values() else "algorithm"
                 assert faulty(cls, f.name, where), f"{cls.__name__}.{f.name} takes any number"
 
 
@@ -265,7 +265,7 @@ def test_the_edges_are_in() -> None:
         data=DataConfig(clients=1, validation=0, min_examples=0, coupling=1.0),
         server=ServerConfig(concurrency=1, buffer_size=1, ema=0.0, max_change_norm=math.inf),
         algorithm=FedAvg(cohort=1),
-        refine=(Echo(steps=0, alpha_min=1.0, alpha_max=1.0, clip=0.0, max_rows=1), Echo(alpha_min=0.0, alpha_max=0.0)),
+        stages=(Echo(steps=0, alpha_min=1.0, alpha_max=1.0, clip=0.0, max_rows=1), Echo(alpha_min=0.0, alpha_max=0.0)),
     )
     assert Config.from_dict(config.to_dict()) == config
 
@@ -337,7 +337,7 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     max_change_ratio = 5.0
     aggregate_s = 0.1
     predict_s = 0.2
-    refine_s = 0.3
+    stage_s = 0.3
     [algorithm]
     name = "fedbuff"
     buffer_size = 2
@@ -345,7 +345,7 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     weighting = "polynomial"
     momentum = 0.3
     max_staleness = 10
-    [[refine]]
+    [[stages]]
     name = "echo"
     lr = 0.1
     steps = 3
@@ -364,7 +364,7 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     every = 4
     max_rows = 5
     row_dtype = "float16"
-    [[refine]]
+    [[stages]]
     name = "echo"
     [population]
     name = "lognormal"
@@ -399,7 +399,7 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     config = Config.load(tmp_path / "all.toml")
     given = read_toml(tmp_path / "all.toml")
     for name, table in given.items():
-        if name in ("refine", "variants", "model"):
+        if name in ("stages", "variants", "model"):
             continue
         part = getattr(config, name)
         defaults = type(part)()
@@ -414,7 +414,7 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
             }  # one choice; asks for it; leaves tables out; excludes counts; asks for a regime; excludes a fraction
             assert f.name in table or alone, f"{name}.{f.name} is not in this test"
             assert alone or getattr(part, f.name) != getattr(defaults, f.name), f"{name}.{f.name} is the default here"
-    stage = given["refine"][0]
+    stage = given["stages"][0]
     assert all(stage[f.name] != getattr(Echo(), f.name) for f in dataclasses.fields(Echo))
     assert dict(config.model.options) == {"width": 8, "anything": [1, [2, 3], {"a": "b"}]}
     (tmp_path / "again.toml").write_text(config.to_toml(), encoding="utf-8")
@@ -464,10 +464,10 @@ def test_not_toml(content: bytes, tmp_path: Path) -> None:
 
 TUNED: dict[str, Any] = {
     "algorithm": {"name": "fedbuff", "lr": 0.7, "momentum": 0.5},
-    "refine": [{"name": "echo", "steps": 3}],
+    "stages": [{"name": "echo", "steps": 3}],
     "variants": {
         "fadas": {"algorithm": {"lr": 0.003}},
-        "hard": {"method": "fedecho", "refine": {"alpha_max": 0.3}, "client": {"lr": 0.01}},
+        "hard": {"method": "fedecho", "stages": {"alpha_max": 0.3}, "client": {"lr": 0.01}},
         "slow": {"method": "fedasync", "population": {"name": "large"}},
     },
 }
@@ -482,26 +482,26 @@ def test_a_rule_never_inherits_anothers_settings(method: str) -> None:
     names = {f.name for f in dataclasses.fields(config.algorithm)}
     shared = {name: value for name, value in {"buffer_size": 5, "cohort": 25}.items() if name in names}
     assert config.algorithm == algorithm_classes()[rule](**shared, **expected)
-    assert config.refine == tuple(Echo(steps=3) for _ in stages)
+    assert config.stages == tuple(Echo(steps=3) for _ in stages)
 
 
 def test_variants() -> None:
     assert chosen(TUNED, "fadas").algorithm.lr == 0.003  # type: ignore[attr-defined]
     hard = chosen(TUNED, "hard")
-    assert (hard.method, hard.refine, hard.client.lr) == ("fedbuff+echo", (Echo(steps=3, alpha_max=0.3),), 0.01)
+    assert (hard.method, hard.stages, hard.client.lr) == ("fedbuff+echo", (Echo(steps=3, alpha_max=0.3),), 0.01)
     assert chosen(TUNED, "slow").population == PopulationConfig(name="large")
     assert chosen(TUNED).method == "fedbuff+echo"  # none chosen: the file as it is
-    assert chosen(TUNED, "fedbuff").refine == ()
+    assert chosen(TUNED, "fedbuff").stages == ()
 
 
 @pytest.mark.parametrize(
     ("method", "variants", "fault"),
     [
         ("fedbuf", {}, r"method 'fedbuf' is unknown \(did you mean 'fedbuff'\?\); there are ace, .* and base\+stage"),
-        ("v", {"v": {"method": "fedasync", "refine": {"lr": 1}}}, r"\[variants\.v\.refine\] needs a method with one"),
+        ("v", {"v": {"method": "fedasync", "stages": {"lr": 1}}}, r"\[variants\.v\.stages\] needs a method with one"),
         ("v", {"v": {"method": "fedasync", "lr": 1}}, r"variants\.v\.lr is 1; a variant holds `method` and tables"),
         ("v", {"v": {"method": "fedasync", "algoritm": {}}}, r"\[algoritm\] is not a table .*did you mean 'algorithm'"),
-        ("fedbuff+ekho", {}, "refine 'ekho' is unknown; there are .*echo"),
+        ("fedbuff+ekho", {}, "stages 'ekho' is unknown; there are .*echo"),
         ("fedbuff", {"v": 3}, r"variants is \{'v': 3\}; it must be a table of tables"),
     ],
 )  # fmt: skip
@@ -516,7 +516,7 @@ def test_overrides() -> None:
         "hard",
         "client.lr=0.5",
         "client.epochs = 4",
-        "refine.steps=9",
+        "stages.steps=9",
         "server.schedule.name=cosine",
         "data.dataset='mnist'",
         "experiment.name=a b=c",
@@ -525,7 +525,7 @@ def test_overrides() -> None:
         "model.hidden=[3, 4]",
     )
     assert (config.client.lr, config.client.epochs) == (0.5, 4)  # over the variant's
-    assert config.refine == (Echo(steps=9, alpha_max=0.3),)
+    assert config.stages == (Echo(steps=9, alpha_max=0.3),)
     assert config.server.schedule == Schedule("cosine")
     assert (config.data.dataset, config.experiment.name) == ("mnist", "a b=c")
     assert config.population == PopulationConfig(class_counts=(50, 0, 0), sigma=0.5)
@@ -545,18 +545,18 @@ def test_overrides_of_a_variant_count_before_it_is_chosen() -> None:
 
 
 def test_overrides_leave_the_tables_alone() -> None:
-    tables = {**LIMIT, "client": {"lr": 0.1}, "refine": [{"name": "echo"}]}
-    resolve(tables, None, ["client.lr=1", "refine.lr=1", "experiment.updates=2"])
-    assert tables == {"experiment": {"updates": 10}, "client": {"lr": 0.1}, "refine": [{"name": "echo"}]}
+    tables = {**LIMIT, "client": {"lr": 0.1}, "stages": [{"name": "echo"}]}
+    resolve(tables, None, ["client.lr=1", "stages.lr=1", "experiment.updates=2"])
+    assert tables == {"experiment": {"updates": 10}, "client": {"lr": 0.1}, "stages": [{"name": "echo"}]}
 
 
 def test_faults_of_overrides() -> None:
     with pytest.raises(ConfigError) as caught:
-        chosen({"refine": [{"name": "echo"}] * 2}, None, "lr=1", "client.lr", "refine.lr=1", "experiment.updates.x=1")
+        chosen({"stages": [{"name": "echo"}] * 2}, None, "lr=1", "client.lr", "stages.lr=1", "experiment.updates.x=1")
     assert caught.value.faults == (
         "--set 'lr=1' is not `table.key=value`, for example client.lr=0.05",
         "--set 'client.lr' is not `table.key=value`, for example client.lr=0.05",
-        "--set 'refine.lr=1': refine is not one table",
+        "--set 'stages.lr=1': stages is not one table",
         "--set 'experiment.updates.x=1': updates is not one table",
     )
     with pytest.raises(ConfigError, match=r"client\.lrr is not a setting \(did you mean 'lr'\?\)"):

@@ -19,11 +19,11 @@ from fedecho.config.config import Config
 from fedecho.core import topk as sparse
 from fedecho.core.errors import RecordError
 from fedecho.core.keys import Key
-from fedecho.core.mapped import shelve
+from fedecho.core.mapped import to_mmap
 from fedecho.experiment.build import prepare
 from fedecho.stages.balanced_echo import BalancedEcho
 from fedecho.stages.bank import Bank
-from fedecho.stages.compute import LOGITS, Form
+from fedecho.stages.compute import LOGITS, PredictionFormat
 from fedecho.stages.echo import Echo
 
 
@@ -105,12 +105,12 @@ def test_faulty_rows() -> None:
 def test_the_size_of_a_large_vocabularys_row() -> None:
     """Issue: at most a hundredth of all logits."""
     logits = drawn(16, 32_000)
-    row = Form(top_k=64).of(logits)
+    row = PredictionFormat(top_k=64).of(logits)
     size = row.numel() * row.element_size()
-    assert size == 16 * Form(top_k=64).bytes(32_000) == 16 * 388
+    assert size == 16 * PredictionFormat(top_k=64).bytes(32_000) == 16 * 388
     assert 100 * size <= logits.numel() * 4
     assert LOGITS.bytes(32_000) == 128_000
-    assert Form(half=True).bytes(32_000) == 64_000
+    assert PredictionFormat(half=True).bytes(32_000) == 64_000
     echo = Echo(top_k=64)
     assert echo.memory_bytes(50, 1000, 32_000) == 50 * 1000 * 388
     assert Echo().memory_bytes(50, 1000, 32_000) == 50 * 1000 * 128_000 + 1000 * 32_000 * 8  # and the running sum
@@ -206,7 +206,7 @@ def config(top_k: int = 0, **records: str) -> Config:
             "model": {"hidden": [16]},
             "client": {"epochs": 1},
             "server": {"concurrency": 4, "buffer_size": 3},
-            "refine": {"name": "echo", "steps": 3, "top_k": top_k},
+            "stages": {"name": "echo", "steps": 3, "top_k": top_k},
             "records": records,
         }
     )
@@ -221,7 +221,7 @@ def test_a_run_with_packed_predictions() -> None:
     setup.close()
     assert setup.sizes.predictions_bytes == 50 * 8 * 2
     assert setup.sizes.bank_bytes == 8 * 50 * 8 * 2
-    assert setup.server.ledger.started is False
+    assert setup.server.state.started is False
 
 
 def test_a_bank_in_mapped_files_gives_the_same_bits() -> None:
@@ -238,7 +238,7 @@ def mapped() -> int:
 def test_what_is_shelved_lies_in_a_file_for_as_long_as_it_is_used() -> None:
     there = mapped()
     rows = [drawn(7, 5), sparse.pack(drawn(7, 50), 4), torch.zeros(0), drawn(4, 6).half().t()]
-    kept = [shelve(row) for row in rows]
+    kept = [to_mmap(row) for row in rows]
     assert mapped() == there + 3  # nothing is no file
     for row, copy in zip(rows, kept, strict=True):
         assert row.dtype == copy.dtype
@@ -251,4 +251,4 @@ def test_what_is_shelved_lies_in_a_file_for_as_long_as_it_is_used() -> None:
 def test_no_room_for_the_bank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(RecordError, match=r"set TMPDIR to a folder with more room, or records.bank to 'memory'"):
-        shelve(torch.zeros(3))
+        to_mmap(torch.zeros(3))

@@ -15,7 +15,7 @@ from fedecho.config.config import Config
 from fedecho.core.errors import ConfigError, DataError
 from fedecho.core.keys import Key
 from fedecho.data import features, natural, text, tokens
-from fedecho.data.derived import Kept
+from fedecho.data.derived import DerivedCache
 from fedecho.data.features import embed
 from fedecho.data.federation import DataConfig, Federation, federation
 from fedecho.data.fetch import fetch
@@ -208,7 +208,7 @@ def test_features_are_unit_vectors_of_the_text_and_kept(tmp_path: Path, monkeypa
     (tmp_path / "minilm").symlink_to(fetch("minilm"))
     by = tokens.tokenizer("minilm")
     said = ["A dog runs in the park.", "The puppy is running outside.", "Interest rates rose by a quarter point."]
-    rows, kept = tokens.rows(said, by, 16), Kept(tmp_path)
+    rows, kept = tokens.rows(said, by, 16), DerivedCache(tmp_path)
     made = embed("minilm", rows, by.pad, kept)
     assert made.shape == (3, 384)
     assert torch.allclose(made.norm(dim=1), torch.ones(3), atol=1e-5)

@@ -22,11 +22,11 @@ from torch import nn
 import fedecho.executors.auto as auto
 from fedecho import Config, replay, resume, run
 from fedecho.core.errors import ConfigError, WorkerLost
-from fedecho.core.messages import Model, Task, Update
-from fedecho.executors.arena import Memory
+from fedecho.core.messages import Model, Task, TrainResult
+from fedecho.executors.arena import SharedArena
 from fedecho.executors.auto import Auto
 from fedecho.executors.inline import Inline
-from fedecho.executors.processes import DESKS, Processes
+from fedecho.executors.processes import SLOTS, Processes
 from fedecho.executors.queue import AHEAD
 from fedecho.experiment.build import prepare
 from fedecho.experiment.workers import worker_count as _workers
@@ -35,7 +35,7 @@ from fedecho.experiment.workers import worker_count as _workers
 
 
 def test_memory_gives_back_what_was_laid_into_it() -> None:
-    memory = Memory(2)
+    memory = SharedArena(2)
     pictures = torch.randn(3, 2, 5, 4).to(memory_format=torch.channels_last)
     value = {
         "a": [torch.arange(7), ("text", None, 1.5)],
@@ -84,7 +84,7 @@ class Workshop:
             raise ImportError("no such model here")
         return self
 
-    def train(self, task: Task, model: Model) -> Update:
+    def train(self, task: Task, model: Model) -> TrainResult:
         with self.notes.open("a") as file:
             file.write(f"{task.id}\n")
         time.sleep(self.sleep_s)
@@ -98,7 +98,7 @@ class Workshop:
         if what == "sleep":
             time.sleep(60)
         extra = {"twice": 2 * model.weights, "lambda": (lambda: 0)} if what == "unportable" else {"n": 1.0}
-        return Update(task.id, model.weights + task.id, model.buffers, 1, {"loss": 0.5}, None, extra)  # type: ignore[arg-type]
+        return TrainResult(task.id, model.weights + task.id, model.buffers, 1, {"loss": 0.5}, None, extra)  # type: ignore[arg-type]
 
     def computed(self) -> list[int]:
         return [int(line) for line in self.notes.read_text().split()] if self.notes.exists() else []
@@ -128,7 +128,7 @@ def submit(executor: Processes, task: int, at_s: float) -> None:
     executor.submit(Task(task, task % 3, 0, 0.0, {"v": torch.ones(3), "predict": 0.0}), MODEL, at_s)
 
 
-def check(update: Update, task: int) -> None:
+def check(update: TrainResult, task: int) -> None:
     assert update.task == task
     assert torch.equal(update.weights, MODEL.weights + task)
     assert update.extra == {"n": 1.0}
@@ -191,15 +191,15 @@ def test_no_more_is_computed_ahead_than_is_allowed_or_wanted(start: Any) -> None
 def test_answers_overtaken_by_more_urgent_jobs_make_room_for_the_awaited_one(start: Any) -> None:
     executor, shop = start()
     done = 0
-    for wave in range(DESKS // AHEAD):  # each wave is needed before all that came before
+    for wave in range(SLOTS // AHEAD):  # each wave is needed before all that came before
         for i in range(AHEAD):
             submit(executor, done + i, 1000.0 - 100 * wave + i)
         done += AHEAD
         settle(shop, done)
-    assert shop.computed() == list(range(DESKS))
+    assert shop.computed() == list(range(SLOTS))
     submit(executor, 99, 0.0)
     check(executor.result(99), 99)
-    order = sorted(range(DESKS), key=lambda task: (-(task // AHEAD), task))
+    order = sorted(range(SLOTS), key=lambda task: (-(task // AHEAD), task))
     for task in order:
         check(executor.result(task), task)
     again = [task for task in set(shop.computed()) if shop.computed().count(task) > 1]
@@ -218,7 +218,7 @@ def test_what_is_cancelled_is_not_computed_and_its_desk_is_used_again(start: Any
     for task in (2, 3):
         check(executor.result(task), task)
     assert shop.computed() == [0, 2, 3]
-    for task in range(100, 100 + 3 * DESKS):
+    for task in range(100, 100 + 3 * SLOTS):
         submit(executor, task, float(task))
         check(executor.result(task), task)
     executor.cancel(100)
@@ -280,10 +280,10 @@ def test_a_fault_in_a_worker_is_raised_here_and_says_where(
 
 METHODS: dict[str, dict[str, Any]] = {
     "fedbuff": {"population": LOSSY},
-    "fedbuff+echo": {"refine": {"name": "echo", "steps": 2}, "population": {**LOSSY, "name": "large"}},
+    "fedbuff+echo": {"stages": {"name": "echo", "steps": 2}, "population": {**LOSSY, "name": "large"}},
     "fedac": {"algorithm": {"name": "fedac"}},
     "fedavg": {"algorithm": {"name": "fedavg", "cohort": 5, "over_selection": 0.6, "round_deadline_s": 4.0}},
-    "batch norm, dropout": {"model": {"name": "test_processes:Images", "dropout": 0.3}, "refine": {"name": "echo"}},
+    "batch norm, dropout": {"model": {"name": "test_processes:Images", "dropout": 0.3}, "stages": {"name": "echo"}},
 }
 
 
@@ -368,9 +368,9 @@ class Busy:
 
     job_s: float
 
-    def train(self, task: Task, model: Model) -> Update:
+    def train(self, task: Task, model: Model) -> TrainResult:
         time.sleep(self.job_s)
-        return Update(task.id, model.weights, model.buffers, 1)
+        return TrainResult(task.id, model.weights, model.buffers, 1)
 
 
 @pytest.mark.parametrize(("job_s", "changes_after"), [(0.02, 5), (0.0, None)])

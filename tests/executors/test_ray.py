@@ -208,7 +208,7 @@ def test_a_run_whose_actors_are_killed_ends_as_if_nothing_had_happened_and_leave
     again = prepare(configuration("fedbuff", "inline"))
     serve(again.server, SimulatedTransport(again.population, again.executor, 0, 0), Killer(setup.executor, 0))
     assert torch.equal(weights, again.server.output.weights)
-    assert setup.server.ledger.updates == inline.updates
+    assert setup.server.state.updates == inline.updates
     assert gone(own)
     assert not Path(folder).exists()
 

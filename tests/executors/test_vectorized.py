@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fedecho import Config, resume, run
 from fedecho.core.errors import ConfigError
 from fedecho.core.keys import Key
-from fedecho.core.messages import Model, Task, Update
+from fedecho.core.messages import Model, Task, TrainResult
 from fedecho.executors.inline import Inline
 from fedecho.executors.vectorized import Vectorized
 from fedecho.experiment.build import prepare
@@ -27,7 +27,7 @@ from fedecho.learning.models.lenet import LeNet5
 from fedecho.learning.models.mlp import MLP
 from fedecho.learning.models.resnet import ResNet18
 from fedecho.learning.settings import ClientConfig
-from fedecho.stages.compute import Form
+from fedecho.stages.compute import PredictionFormat
 
 CLIENTS = 6
 CLOSE = 1e-4
@@ -66,7 +66,9 @@ def jobs(of: Learner, extra: dict[str, Any] | None = None) -> list[tuple[Task, M
     ]
 
 
-def assert_alike(of: Learner, work: list[tuple[Task, Model]], close: float = CLOSE) -> list[tuple[Update, Update]]:
+def assert_alike(
+    of: Learner, work: list[tuple[Task, Model]], close: float = CLOSE
+) -> list[tuple[TrainResult, TrainResult]]:
     together, alone = of.train_many(work), [of.train(*job) for job in work]
     for (_, model), one, other in zip(work, together, alone, strict=True):
         assert one.task == other.task
@@ -114,7 +116,9 @@ def test_step_factors_and_predictions_are_each_job_s_own() -> None:
     one = learner({"name": "mlp", "hidden": [16]})
     work = [
         (Task(t.id, t.client, t.version, 0.0, {"lr_scale": 1.0 / (1 + i), "predict": i % 2, **how.asking()}), model)
-        for i, ((t, model), how) in enumerate(zip(jobs(one), [Form(), Form(half=True), Form(3)] * 2, strict=True))
+        for i, ((t, model), how) in enumerate(
+            zip(jobs(one), [PredictionFormat(), PredictionFormat(half=True), PredictionFormat(3)] * 2, strict=True)
+        )
     ]
     for place, (together, alone) in enumerate(assert_alike(one, work)):
         if place % 2:
@@ -214,7 +218,7 @@ def test_images_of_every_layout_and_texts(build: Callable[..., nn.Module], shape
     """Group norm where channels lie behind; one example left in a batch, or in a client's data."""
     # changing what ResNet-18 starts from by 1e-7 comes to 5e-4 of its change in a step, without any batch of jobs
     one = synthetic(build, shape, steps=1 if build is ResNet18 else None)
-    assert one.why_not_together is None
+    assert one.batching_unsupported_reason is None
     assert_alike(one, jobs(one), 10 * CLOSE if build is ResNet18 else CLOSE)
 
 
@@ -247,7 +251,7 @@ def test_a_client_without_examples_stays_where_it_is() -> None:
 
 @pytest.mark.parametrize("build", [Centred, Own])
 def test_a_module_whose_gradients_are_others_in_a_batch_is_found_out(build: Callable[..., nn.Module]) -> None:
-    assert "other gradients" in (synthetic(build, (6,)).why_not_together or "")
+    assert "other gradients" in (synthetic(build, (6,)).batching_unsupported_reason or "")
 
 
 # -- the executor
@@ -259,9 +263,9 @@ class Scribe:
     def __init__(self) -> None:
         self.groups: list[list[int]] = []
 
-    def train_many(self, given: list[tuple[Task, Model]]) -> list[Update]:
+    def train_many(self, given: list[tuple[Task, Model]]) -> list[TrainResult]:
         self.groups.append([task.id for task, _ in given])
-        return [Update(task.id, model.weights, model.buffers, 1) for task, model in given]
+        return [TrainResult(task.id, model.weights, model.buffers, 1) for task, model in given]
 
 
 class Choosy(nn.Module):
@@ -302,7 +306,7 @@ TABLES: dict[str, Any] = {
     "server": {"concurrency": 10, "buffer_size": 4},
     "model": {"name": "mlp", "hidden": [32]},
     "client": {"batch_size": 10},
-    "refine": {"name": "echo"},
+    "stages": {"name": "echo"},
     "population": {"name": "mild", "dropout": 0.1},
 }
 

@@ -17,9 +17,9 @@ from fedecho.cli.main import main
 
 RUNS: dict[str, dict[str, Any]] = {
     "plain": {"algorithm": {"name": "fedasync"}, "population": {"name": "mild"}},
-    "echo": {"refine": {"name": "echo", "steps": 2}, "population": {"name": "large"}},
+    "echo": {"stages": {"name": "echo", "steps": 2}, "population": {"name": "large"}},
     "lossy": {
-        "refine": {"name": "echo", "steps": 2},
+        "stages": {"name": "echo", "steps": 2},
         "population": {"name": "mild", "dropout": 0.2, "available_fraction": 0.7, "day_s": 50.0},
     },
     "controlled": {"algorithm": {"name": "fedac"}},
@@ -88,9 +88,9 @@ def test_needs_no_population(recorded: Mapping[str, tuple[Path, Result]], tmp_pa
     """When and whether answers come is read from the record, not drawn again."""
     folder = copy_of(recorded, "deadline", tmp_path / "run")
     text = (folder / "config.toml").read_text()
-    elsewhere = text.replace('name = "mild"', 'name = "lognormal"').replace("dropout = 0.2", "dropout = 0.9")
-    assert elsewhere != text
-    (folder / "config.toml").write_text(elsewhere)
+    worker_seconds = text.replace('name = "mild"', 'name = "lognormal"').replace("dropout = 0.2", "dropout = 0.9")
+    assert worker_seconds != text
+    (folder / "config.toml").write_text(worker_seconds)
     assert replay(folder).matches
 
 

@@ -21,14 +21,14 @@ from fedecho.runs.folder import RunFolder
 
 LOSSY = {"name": "mild", "dropout": 0.1, "available_fraction": 0.8, "day_s": 60.0, "latency_s": 0.01}
 METHODS: dict[str, dict[str, Any]] = {
-    "fedbuff+echo": {"refine": {"name": "echo", "steps": 2}, "population": LOSSY},
+    "fedbuff+echo": {"stages": {"name": "echo", "steps": 2}, "population": LOSSY},
     "fedbuff+balanced_echo": {
-        "refine": {"name": "balanced_echo", "steps": 2, "top_k": 3, "target": "mean", "max_rows": 9},
+        "stages": {"name": "balanced_echo", "steps": 2, "top_k": 3, "target": "mean", "max_rows": 9},
         "population": LOSSY,
         "records": {"bank": "mapped"},
     },
     "fedbuff+calibrated_echo": {
-        "refine": {"name": "calibrated_echo", "steps": 2, "max_rows": 9},
+        "stages": {"name": "calibrated_echo", "steps": 2, "max_rows": 9},
         "population": LOSSY,
     },
     "ca2fl": {"algorithm": {"name": "ca2fl", "buffer_size": 3}, "population": LOSSY},

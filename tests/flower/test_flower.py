@@ -71,7 +71,7 @@ def test_an_unchanged_client_trains_under_fedecho(tmp_path: Path) -> None:
     saved = load_file(tmp_path / "run" / "model.safetensors")
     for name, array in result.arrays.items():
         assert torch.equal(saved[name], torch.from_numpy(array.numpy().copy())), name
-    assert len(events(tmp_path / "run", "refine")) == 15
+    assert len(events(tmp_path / "run", "stages")) == 15
     assert [row["count"] for row in events(tmp_path / "run", "aggregate")] == [2] * 15
     found = replay(tmp_path / "run")
     assert found.matches
@@ -582,7 +582,7 @@ def test_server_round_is_the_version_to_be_made(tmp_path: Path) -> None:
     [
         (lambda: flower.FedBuff(lr=-1.0), "algorithm.lr is -1.0; it must be above 0 and finite"),
         (lambda: flower.FedBuff(buffer_sise=2), "algorithm.buffer_sise is not a setting (did you mean 'buffer_size'?)"),
-        (lambda: flower.FedEcho(echo_alpha_min=0.9, echo_alpha_max=0.1), "refine.alpha_min (0.9) exceeds"),
+        (lambda: flower.FedEcho(echo_alpha_min=0.9, echo_alpha_max=0.1), "stages.alpha_min (0.9) exceeds"),
         (lambda: flower.Asynchronous("fedbuf"), "algorithm 'fedbuf' is unknown"),
         (lambda: flower.FedBuff("ca2fl"), "FedBuff is fedbuff; give `method` to Asynchronous"),
         (lambda: flower.FedAvg(), "fedavg needs to know how many nodes work at once: give `concurrency`, or `cohort`"),

@@ -98,7 +98,7 @@ def configuration(**tables: Any) -> Config:
         "model": {"name": "hf:./llama", "rank": 2, "targets": ["q_proj", "v_proj"]},
         "client": {"epochs": 1, "batch_size": 8, "lr": 0.5},
         "server": {"concurrency": 4, "buffer_size": 2},
-        "refine": {"name": "echo", "top_k": 4, "steps": 2, "batch_size": 4},
+        "stages": {"name": "echo", "top_k": 4, "steps": 2, "batch_size": 4},
     }
     for name, table in tables.items():
         own[name] = {**own.get(name, {}), **table}
@@ -136,7 +136,7 @@ def test_only_the_adapter_travels_and_is_kept(here: Path, tmp_path: Path) -> Non
 
 def test_a_checkpoint_holds_adapters_alone(here: Path, tmp_path: Path) -> None:
     """Its model, buffer and jobs are adapters; the module's other weights would be larger than all of it."""
-    config = configuration(records={"checkpoint_every_s": 1e-9}, refine={"top_k": 1})
+    config = configuration(records={"checkpoint_every_s": 1e-9}, stages={"top_k": 1})
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "run", Stop(6, tmp_path / "run"))
     folder = RunFolder.open(tmp_path / "run")

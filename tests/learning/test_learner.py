@@ -168,8 +168,8 @@ def test_a_jobs_result_depends_on_its_own_address_and_on_nothing_else() -> None:
     one.distill(model, lambda z, _: z.square().sum(), Distillation(2, 5, 0.1, 1.0, "adam"), Key(0))
     one.train(Task(4, 0, 1, 0.0), model)
     drawn = torch.rand(2)
-    again, elsewhere = one.train(task, model), other.train(task, other.initial())
-    for update in (again, elsewhere):
+    again, worker_seconds = one.train(task, model), other.train(task, other.initial())
+    for update in (again, worker_seconds):
         assert torch.equal(update.weights, first.weights)
         assert torch.equal(update.buffers, first.buffers)
         assert first.predictions is not None

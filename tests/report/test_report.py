@@ -24,9 +24,9 @@ from fedecho.core.errors import Interrupted
 from fedecho.report import events as facts
 from fedecho.report import write_report
 from fedecho.report.curves import Bundle, curves, mean_line
-from fedecho.report.data import gather
+from fedecho.report.data import collect
 from fedecho.report.figures import bins_of
-from fedecho.report.style import Look
+from fedecho.report.style import MethodStyle
 from fedecho.report.tables import Cell, Table, digits, plus_minus
 from fedecho.report.timelines import MOST_JOBS, rows_of, timeline, window_of
 from fedecho.runs import delays as observed
@@ -42,7 +42,7 @@ TABLES: dict[str, Any] = {
     "model": {"hidden": [16]},
     "client": {"epochs": 1, "batch_size": 20},
     "server": {"concurrency": 6, "buffer_size": 3},
-    "refine": {"name": "echo", "steps": 3},
+    "stages": {"name": "echo", "steps": 3},
     "population": LOSSY,
 }
 
@@ -134,7 +134,7 @@ def test_asks_nothing_of_any_network(page: str) -> None:
 def test_every_figure_and_table_is_there(page: str) -> None:
     reader, data = Reader(page), data_of(page)
     places = {a["data-figure"] for tag, a in reader.seen if tag == "figure"}
-    refined = {f"refine-{name}" for name in ("uncertainty", "alpha", "loss", "rows")}
+    refined = {f"stages-{name}" for name in ("uncertainty", "alpha", "loss", "rows")}
     assert places == set(data["figures"]) >= SVG_FIGURES | refined
     tables = {a["id"] for tag, a in reader.seen if tag == "table"}
     assert tables == set(data["tables"]) == TABLE_IDS
@@ -204,7 +204,7 @@ def test_copied_tables(page: str) -> None:
 
 
 def test_the_headline_is_true(comparison: Path) -> None:
-    study = gather([comparison])
+    study = collect([comparison])
     best, final = study.ranked[0]
     assert final.mean == max(row.final.mean for row in study.table.rows if row.final is not None)
     assert f"{best.label} has the highest mean accuracy, {100 * final.mean:.1f} %" in study.headline
@@ -228,7 +228,7 @@ def with_results(monkeypatch: pytest.MonkeyPatch, comparison: Path, accuracies: 
         if r.result is not None and r.seed < len(accuracies.get(r.label, []))
     ]
     monkeypatch.setattr(room, "find_runs", lambda paths: found)
-    return gather([comparison]).headline
+    return collect([comparison]).headline
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_unfinished_runs_are_shown_as_far_as_they_got(tmp_path: Path) -> None:
 def test_other_settings_are_told(comparison: Path, tmp_path: Path) -> None:
     changed = {**TABLES, "data": {**TABLES["data"], "alpha": 0.5}, "experiment": {"updates": 12, "seed": 7}}
     run(Config.from_dict(changed), tmp_path / "other")
-    study = gather([comparison / "fadas", tmp_path / "other"])
+    study = collect([comparison / "fadas", tmp_path / "other"])
     assert [method.label for method in study.methods] == ["fadas", "fedbuff+echo"]
     said = " ".join(study.remarks)
     assert "The methods differ in more than the method (experiment.name, experiment.updates" in said
@@ -292,7 +292,7 @@ def test_other_settings_are_told(comparison: Path, tmp_path: Path) -> None:
 
 
 def test_facts_agree_with_the_records(comparison: Path) -> None:
-    for study_run in gather([comparison]).finished:
+    for study_run in collect([comparison]).finished:
         found = facts.read(study_run.path, study_run.config)
         result = study_run.result
         assert result is not None
@@ -318,7 +318,7 @@ def test_mean_lines() -> None:
     assert mean == pytest.approx([0.5, 0.75, (1 + 2 / 3) / 2])
     assert std[0] == pytest.approx(Spread.of([0.0, 1.0]).std)
     assert mean_line(Bundle("a", {0: []}, frozenset())) is None
-    figure = curves([Bundle("a", lines, frozenset({0, 1}))], {"a": Look(0)}, "x", "y", percent=True)
+    figure = curves([Bundle("a", lines, frozenset({0, 1}))], {"a": MethodStyle(0)}, "x", "y", percent=True)
     assert figure["layout"]["yaxis"]["range"][1] <= 1.005
 
 
@@ -334,7 +334,7 @@ def test_the_timeline_stays_small() -> None:
     assert [sum(classes[c] == group for c in rows) for group in ("fast", "medium", "slow")] == [30, 15, 5]
     jobs = [facts.Job(c % 1000, float(c), c + 2.5, "accept", 1, "") for c in range(100_000)]
     until_s = window_of(jobs, rows, 1e5)
-    shown = timeline(jobs, classes, rows, until_s, Look(0), "time")
+    shown = timeline(jobs, classes, rows, until_s, MethodStyle(0), "time")
     assert 0 < sum(len(trace["x"]) for trace in shown["data"]) <= MOST_JOBS
     assert len(rows_of([], 80)) == 50
 

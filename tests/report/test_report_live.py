@@ -21,7 +21,19 @@ from fedecho import Config, RecordError, resume, run
 from fedecho.cli.main import main
 from fedecho.core.errors import Interrupted
 from fedecho.core.keys import Key
-from fedecho.core.messages import Arrived, Command, Dispatch, Event, Fact, Joined, Left, Lost, Model, Rejected, Update
+from fedecho.core.messages import (
+    Arrived,
+    Command,
+    Dispatch,
+    Event,
+    Joined,
+    Left,
+    LogEntry,
+    Lost,
+    Model,
+    Rejected,
+    TrainResult,
+)
 from fedecho.experiment.live import prepare_live
 from fedecho.experiment.live_recorder import LiveRecorder
 from fedecho.experiment.run import drive
@@ -75,7 +87,7 @@ class Nodes:
                 self._say(Rejected(at_s, task.id, "its arrays are <unreadable>"))
             else:
                 weights = model.weights + 0.01 * (1 + task.client)
-                self._say(Arrived(at_s, Update(task.id, weights, model.buffers, 10, {"loss": 1 / (1 + task.id)})))
+                self._say(Arrived(at_s, TrainResult(task.id, weights, model.buffers, 10, {"loss": 1 / (1 + task.id)})))
 
     def next(self) -> Event:
         self.now_s, _, event = heapq.heappop(self._due)
@@ -109,9 +121,13 @@ class _Journal(LiveRecorder):
         for fact in facts:
             if fact.kind == "aggregate":
                 detail: dict[str, float | str] = {"accuracy": 0.5, "num-examples": 3.0, "node": "770"}
-                self.folder.add_fact(self.seq, Fact("evaluate", fact.at_s, version=fact.version, detail=detail))
-                self.folder.add_fact(self.seq, Fact("judge", fact.at_s, version=fact.version, detail={"f1": 0.25}))
-        self.stop_requested = self.setup.server.ledger.updates >= self._stop
+                self.folder.add_log_entry(
+                    self.seq, LogEntry("evaluate", fact.at_s, version=fact.version, detail=detail)
+                )
+                self.folder.add_log_entry(
+                    self.seq, LogEntry("judge", fact.at_s, version=fact.version, detail={"f1": 0.25})
+                )
+        self.stop_requested = self.setup.server.state.updates >= self._stop
         super().commit(facts)
 
 

@@ -22,7 +22,7 @@ from fedecho.core.messages import Arrived, Dispatch, Joined, Left, Lost, Model, 
 from fedecho.core.schedules import Schedule
 from fedecho.server.server import Server
 from fedecho.server.settings import RECENT_NORMS, ServerConfig, Stop
-from fedecho.stages.compute import LOGITS, Form
+from fedecho.stages.compute import LOGITS, PredictionFormat
 from fedecho.stages.echo import Echo
 from helpers import Hand, Log, Quadratics, drive, make_server, population, transport_for, vec
 
@@ -50,7 +50,9 @@ class Compute:
 
     predictions = torch.zeros(4, 3)
 
-    def predict(self, model: Model, inputs: torch.Tensor | None = None, form: Form = LOGITS) -> torch.Tensor:
+    def predict(
+        self, model: Model, inputs: torch.Tensor | None = None, form: PredictionFormat = LOGITS
+    ) -> torch.Tensor:
         return self.predictions
 
     def distill(self, model: Model, *rest: Any) -> tuple[torch.Tensor, float]:
@@ -65,7 +67,7 @@ def test_a_bad_update_is_refused_with_its_reason_and_the_run_goes_on(case: str) 
     hand.arrive(first)
     before = hand.server.snapshot()
     hand.arrive(bad, **changed)
-    after = hand.server.ledger
+    after = hand.server.state
     assert hand.log.reasons == [reason]
     (fact,) = hand.log.of("refuse")
     assert (fact.task, fact.client, fact.staleness) == (bad, hand.sent[bad].task.client, 0)
@@ -86,8 +88,8 @@ def test_a_change_many_times_longer_than_the_recent_ones_is_refused_once_there_a
     hand.arrive(hand.waiting[0], delta=vec(0, 40.1))
     assert hand.log.reasons == ["change has an absurd norm, 40.1: the recent ones' median is 2"]
     hand.arrive(hand.waiting[0], delta=vec(0, 2))
-    assert hand.server.ledger.updates == RECENT_NORMS + 2
-    assert len(hand.server.ledger.norms) == RECENT_NORMS
+    assert hand.server.state.updates == RECENT_NORMS + 2
+    assert len(hand.server.state.norms) == RECENT_NORMS
 
 
 def test_changes_that_all_become_long_are_refused_only_until_they_are_usual() -> None:
@@ -97,7 +99,7 @@ def test_changes_that_all_become_long_are_refused_only_until_they_are_usual() ->
     for _ in range(RECENT_NORMS):
         hand.arrive(hand.waiting[0], delta=vec(0, 100))
     assert len(hand.log.reasons) == RECENT_NORMS // 2 + 1, "until they are the median"
-    assert hand.server.ledger.updates == RECENT_NORMS + RECENT_NORMS // 2
+    assert hand.server.state.updates == RECENT_NORMS + RECENT_NORMS // 2
 
 
 def test_predictions_that_the_server_makes_are_judged_too() -> None:
@@ -106,7 +108,7 @@ def test_predictions_that_the_server_makes_are_judged_too() -> None:
     compute.predictions = torch.full((4, 3), INF)
     hand.arrive(hand.waiting[0])
     assert hand.log.reasons == ["predictions are not finite"]
-    assert not hand.server.ledger.stages[0].rows
+    assert not hand.server.state.stages[0].rows
 
 
 def test_an_answer_to_an_unknown_or_an_answered_task_is_refused() -> None:
@@ -125,7 +127,7 @@ def test_an_answer_to_an_unknown_or_an_answered_task_is_refused() -> None:
     over = "already answered, lost or cancelled"
     assert hand.log.reasons == ["unknown task", over, over]
     assert hand.server.model.weights is weights
-    assert hand.server.ledger.updates == 1
+    assert hand.server.state.updates == 1
     assert len(hand.log.of("lost")) == 1
     assert len(hand.waiting) == 3
 
@@ -148,15 +150,15 @@ def test_a_version_is_kept_only_while_a_job_needs_it() -> None:
     for i in range(5):
         hand.arrive(hand.waiting[-1], at_s=float(i))
         needed = {hand.sent[task].task.version for task in hand.waiting} | {hand.server.model.version}
-        assert set(hand.server.ledger.versions) == needed
-    assert 0 in hand.server.ledger.versions
+        assert set(hand.server.state.versions) == needed
+    assert 0 in hand.server.state.versions
     hand.arrive(straggler, delta=vec(2, 0))
     assert hand.server.model.weights.tolist() == [5 + 2, 5], "its change counts from version 0, where it started"
     assert hand.log.of("accept")[-1].staleness == 5
-    assert set(hand.server.ledger.versions) <= {0, 4, 5, 6}
+    assert set(hand.server.state.versions) <= {0, 4, 5, 6}
     for task in hand.waiting:
         hand.lose(task)
-    assert set(hand.server.ledger.versions) == {6}
+    assert set(hand.server.state.versions) == {6}
 
 
 def test_versions_stay_few_through_a_long_run() -> None:
@@ -168,11 +170,11 @@ def test_versions_stay_few_through_a_long_run() -> None:
         most = 0
 
         def accept(self, event: Any) -> None:
-            ledger = server.ledger
-            assert set(ledger.versions) == {t.version for t in ledger.in_flight.values()} | {ledger.model.version}
-            assert len(ledger.in_flight) == len({t.client for t in ledger.in_flight.values()}) <= 4
-            assert not {t.client for t in ledger.in_flight.values()} & set(ledger.idle)
-            self.most = max(self.most, len(ledger.versions))
+            state = server.state
+            assert set(state.versions) == {t.version for t in state.in_flight.values()} | {state.model.version}
+            assert len(state.in_flight) == len({t.client for t in state.in_flight.values()}) <= 4
+            assert not {t.client for t in state.in_flight.values()} & set(state.idle)
+            self.most = max(self.most, len(state.versions))
 
     log = Watch()
     drive(server, transport_for(server, people, worker), log)
@@ -218,7 +220,7 @@ def test_over_selection_cancels_those_who_are_late() -> None:
     assert {hand.sent[task].task.version for task in hand.waiting} == {1}
     hand.arrive(0, at_s=2)
     assert hand.log.reasons == ["already answered, lost or cancelled"]
-    assert set(hand.server.ledger.versions) == {1}
+    assert set(hand.server.state.versions) == {1}
 
 
 def test_a_round_ends_at_its_deadline_with_those_who_answered() -> None:
@@ -252,9 +254,9 @@ def test_a_run_stops_at_the_first_limit(stop: Stop, updates: int, versions: int)
     people, worker = population([[1.0], [1.0]]), Quadratics(torch.ones(2, 2))
     server = make_server(FedBuff(2), people, worker, stop, ServerConfig(concurrency=2))
     drive(server, transport_for(server, people, worker), Log())
-    assert (server.ledger.updates, server.model.version) == (updates, versions)
+    assert (server.state.updates, server.model.version) == (updates, versions)
     assert server.progress == 1.0
-    assert server.ledger.now_s == stop.virtual_time_s or stop.virtual_time_s is None
+    assert server.state.now_s == stop.virtual_time_s or stop.virtual_time_s is None
 
 
 def test_nobody_is_given_work_once_the_run_is_done() -> None:
@@ -322,7 +324,7 @@ def test_schedules_by_hand(schedule: Schedule, at: float, factor: float) -> None
 
 
 def test_what_the_server_is_charged_for_delays_what_comes_next() -> None:
-    config = ServerConfig(concurrency=2, aggregate_s=3.0, refine_s=1.0, predict_s=0.5)
+    config = ServerConfig(concurrency=2, aggregate_s=3.0, stage_s=1.0, predict_s=0.5)
     hand = Hand(FedBuff(2), stages=[Echo()], compute=Compute(), outputs=(4, 3), config=config)
     hand.arrive(0, at_s=10.0)  # 0.5 s to predict
     assert hand.sent[2].task.issued_at_s == 10.5
@@ -332,7 +334,7 @@ def test_what_the_server_is_charged_for_delays_what_comes_next() -> None:
     hand.arrive(2, at_s=12.0, predictions=torch.zeros(4, 3))  # waits until 15; its predictions cost nothing
     assert hand.log.of("accept")[-1].detail["waited_s"] == 15.0 - 10.5
     assert hand.sent[4].task.issued_at_s == 15.0
-    assert hand.server.ledger.event_s == 12.0
+    assert hand.server.state.event_s == 12.0
 
 
 # ----------------------------------------------------------------------------------------------------- joining, leaving
@@ -348,9 +350,9 @@ def test_only_clients_that_are_there_are_given_work() -> None:
     hand.event(Left(2.0, 1))
     hand.event(Left(2.0, 1))
     hand.arrive(task, at_s=3.0)  # it had left, and yet its answer comes: it counts, and it gets no new work
-    assert hand.server.ledger.updates == 1
+    assert hand.server.state.updates == 1
     assert all(hand.sent[t].task.client != 1 for t in hand.waiting)
-    assert hand.server.ledger.idle == []
+    assert hand.server.state.idle == []
     hand.event(Joined(4.0, 1))
     assert hand.sent[max(hand.sent)].task.client == 1
     kinds = [fact.kind for fact in hand.log.facts if fact.kind in ("join", "leave")]
@@ -416,7 +418,7 @@ def test_restarting_sends_again_what_was_in_flight_and_every_timer() -> None:
 class Impatient(FedBuff):
     """Stops everybody else after each aggregation, one by one."""
 
-    def abandon(self, state: Any, view: Any) -> Any:
+    def cancelled(self, state: Any, view: Any) -> Any:
         return (task for task in view.in_flight)
 
 

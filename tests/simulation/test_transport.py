@@ -26,7 +26,7 @@ from fedecho.core.messages import (
     Lost,
     Model,
     Task,
-    Update,
+    TrainResult,
     Wake,
     WakeAt,
 )
@@ -46,9 +46,9 @@ class Echoing:
 
     trained: list[int] = field(default_factory=list)
 
-    def train(self, task: Task, model: Model) -> Update:
+    def train(self, task: Task, model: Model) -> TrainResult:
         self.trained.append(task.id)
-        return Update(task.id, model.weights, model.buffers, 1)
+        return TrainResult(task.id, model.weights, model.buffers, 1)
 
 
 def send(transport: SimulatedTransport, *jobs: tuple[int, int], at_s: float = 0.0) -> None:
@@ -56,7 +56,7 @@ def send(transport: SimulatedTransport, *jobs: tuple[int, int], at_s: float = 0.
 
 
 def number(event: Event) -> int:
-    return event.update.task if isinstance(event, Arrived) else event.task if isinstance(event, Lost) else -1
+    return event.result.task if isinstance(event, Arrived) else event.task if isinstance(event, Lost) else -1
 
 
 def all_events(transport: SimulatedTransport) -> list[Event]:
@@ -165,7 +165,7 @@ def quadratics(**more: Any) -> Quadratics:
 def test_a_job_whose_result_cannot_arrive_before_the_runs_end_is_never_computed(stop: Stop, rule: Any) -> None:
     worker, people = quadratics(), population(SLOW, dropout=0.2)
     log = run(people, worker, stop, rule)
-    arrived = [event.update.task for event in log.events if isinstance(event, Arrived)]
+    arrived = [event.result.task for event in log.events if isinstance(event, Arrived)]
     assert worker.trained == arrived
     assert len(arrived) < len(log.of("dispatch"))
 
@@ -193,13 +193,13 @@ class Eager(Inline):
 
     def __init__(self, worker: Quadratics) -> None:
         super().__init__(worker)
-        self.early: dict[int, Update] = {}
+        self.early: dict[int, TrainResult] = {}
 
     def compute(self) -> None:
         for task in sorted(self._jobs, reverse=True):
             self.early[task] = super().result(task)
 
-    def result(self, task: int) -> Update:
+    def result(self, task: int) -> TrainResult:
         self.compute()
         return self.early.pop(task)
 

@@ -79,7 +79,7 @@ def config(method: str, **tables: dict[str, Any]) -> dict[str, Any]:
         "server": {"concurrency": 6, "buffer_size": 3},
         **tables,
         "algorithm": {"name": rule, **tables.get("algorithm", {})},
-        "refine": [{"name": stage, **tables.get(stage, {})} for stage in stages.split("+") if stage],
+        "stages": [{"name": stage, **tables.get(stage, {})} for stage in stages.split("+") if stage],
     } | {name: table for name, table in tables.items() if name not in ("algorithm", "central_dp", "echo")}
 
 
@@ -90,7 +90,7 @@ def read(method: str, **tables: dict[str, Any]) -> Config:
 
 def test_a_run_tells_what_it_spent_and_is_replayed(tmp_path: Path) -> None:
     private = read("fedbuff+central_dp", central_dp={"clip": 0.5, "noise_multiplier": 0.05})
-    (stage,) = private.refine
+    (stage,) = private.stages
     assert isinstance(stage, CentralDP)
     assert stage.buffer_size == 3  # the rule's
     result = run(private, tmp_path / "run")
@@ -100,7 +100,7 @@ def test_a_run_tells_what_it_spent_and_is_replayed(tmp_path: Path) -> None:
     from fedecho.runs.folder import RunFolder
 
     folder = RunFolder.open(tmp_path / "run")
-    spent = [row["detail"]["epsilon"] for row in folder.events() if row["kind"] == "refine"]
+    spent = [row["detail"]["epsilon"] for row in folder.events() if row["kind"] == "stage"]
     folder.close()
     assert len(spent) == 20
     assert spent == sorted(spent)
@@ -118,17 +118,17 @@ def test_a_run_tells_what_it_spent_and_is_replayed(tmp_path: Path) -> None:
         (lambda: read("fedbuff+central_dp+echo"), "'central_dp' protects changes, and echo would look at them"),
         (
             lambda: read("fedbuff+central_dp", central_dp={"buffer_size": 2}),
-            "refine.buffer_size (2) must be the rule's (3)",
+            "stages.buffer_size (2) must be the rule's (3)",
         ),
         (
             lambda: read("fedbuff+central_dp", central_dp={"clip": 0.0}),
-            "refine.clip is 0.0; the noise is measured by it",
+            "stages.clip is 0.0; the noise is measured by it",
         ),
         (
             lambda: read("fedbuff+central_dp", central_dp={"delta": 1.0}),
-            "refine.delta is 1.0; it must be above 0 and below 1",
+            "stages.delta is 1.0; it must be above 0 and below 1",
         ),
-        (lambda: read("fedbuff+central_dp", central_dp={"noise_multiplier": 0.0}), "refine.noise_multiplier is 0.0"),
+        (lambda: read("fedbuff+central_dp", central_dp={"noise_multiplier": 0.0}), "stages.noise_multiplier is 0.0"),
     ],
 )
 def test_what_would_not_protect_is_refused(make: Callable[[], Any], fault: str) -> None:

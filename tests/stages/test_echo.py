@@ -254,8 +254,8 @@ def test_by_default_a_class_that_few_expect_is_raised_to_an_even_share() -> None
 
 
 def test_a_calibrated_echo_does_not_pack_its_rows_and_says_so() -> None:
-    tables = {"refine": [{"name": "calibrated_echo", "top_k": 4}]}
-    with pytest.raises(ConfigError, match=r"refine\.top_k is 4.*balanced_echo"):
+    tables = {"stages": [{"name": "calibrated_echo", "top_k": 4}]}
+    with pytest.raises(ConfigError, match=r"stages\.top_k is 4.*balanced_echo"):
         Config.from_dict(tables)
 
 
@@ -370,16 +370,16 @@ def test_an_update_refused_only_for_lateness_still_writes_its_row() -> None:
     hand.arrive(late, predictions=row)
     client = hand.sent[late].task.client
     assert hand.log.reasons == ["too late"]
-    assert torch.equal(hand.server.ledger.stages[0].rows[client], row)
-    assert hand.server.ledger.stages[0].versions[client] == 0
+    assert torch.equal(hand.server.state.stages[0].rows[client], row)
+    assert hand.server.state.stages[0].versions[client] == 0
     assert hand.server.model is before
-    assert hand.server.ledger.updates == 1
+    assert hand.server.state.updates == 1
 
 
 def test_an_update_refused_for_anything_else_writes_no_row() -> None:
     hand = Hand(FedBuff(1), d=6, stages=[Echo()], compute=worker(), outputs=(5, 3))
     hand.arrive(hand.waiting[0], num_examples=0, predictions=torch.zeros(5, 3))
-    assert not hand.server.ledger.stages[0].rows
+    assert not hand.server.state.stages[0].rows
 
 
 def test_the_server_predicts_for_a_client_that_did_not() -> None:
@@ -389,7 +389,7 @@ def test_the_server_predicts_for_a_client_that_did_not() -> None:
     assert hand.sent[task].task.extra["predict"]
     update = hand.update(task)
     hand.arrive(task)
-    row = hand.server.ledger.stages[0].rows[hand.sent[task].task.client]
+    row = hand.server.state.stages[0].rows[hand.sent[task].task.client]
     assert torch.equal(row, compute.predict(Model(0, update.weights, update.buffers)))
 
 

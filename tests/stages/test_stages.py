@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from test_learner import Small, federation, learner
 from torch import Tensor, nn
 
-from fedecho.algorithms.base import Change
+from fedecho.algorithms.base import ClientUpdate
 from fedecho.algorithms.fedasync import FedAsync
 from fedecho.algorithms.fedbuff import FedBuff
 from fedecho.config.config import Config
@@ -26,7 +26,16 @@ from fedecho.learning.generator import Networks, _loss, _towards
 from fedecho.learning.settings import ClientConfig
 from fedecho.stages.base import Stage
 from fedecho.stages.certainty import Certainty
-from fedecho.stages.compute import LOGITS, Compute, Distillation, Form, Generator, Loss, Synthesis, Synthetic
+from fedecho.stages.compute import (
+    LOGITS,
+    Compute,
+    Distillation,
+    Generator,
+    Loss,
+    PredictionFormat,
+    Synthesis,
+    Synthetic,
+)
 from fedecho.stages.dsfl import DSFL
 from fedecho.stages.echo import Echo
 from fedecho.stages.feddf import FedDF
@@ -96,12 +105,12 @@ def test_the_teachers_are_those_that_arrived_since_the_last_aggregation() -> Non
     first, second, third = hand.waiting
     clients = [hand.sent[task].task.client for task in (first, second, third)]
     hand.arrive(first, predictions=row(1.0))
-    assert hand.server.ledger.stages[0].keys() == {clients[0]}
+    assert hand.server.state.stages[0].keys() == {clients[0]}
     hand.arrive(second, predictions=row(2.0))
-    assert hand.server.ledger.stages[0] == {}, "used up"
-    assert hand.log.of("refine")[0].detail["rows"] == 2
+    assert hand.server.state.stages[0] == {}, "used up"
+    assert hand.log.of("stage")[0].detail["rows"] == 2
     hand.arrive(third, predictions=row(3.0))
-    assert hand.server.ledger.stages[0].keys() == {clients[2]}, "no row of an earlier round"
+    assert hand.server.state.stages[0].keys() == {clients[2]}, "no row of an earlier round"
 
 
 def test_a_client_that_arrives_twice_in_a_round_speaks_once_with_its_later_model() -> None:
@@ -121,7 +130,7 @@ def test_every_makes_the_round_on_a_rule_that_steps_at_every_arrival() -> None:
     hand = Hand(FedAsync(), d=6, stages=[FedDF(every=3)], compute=worker(), outputs=(5, 3))
     for _ in range(7):
         hand.arrive(hand.waiting[0], predictions=row(1.0))
-    assert [fact.version for fact in hand.log.of("refine")] == [3, 6]
+    assert [fact.version for fact in hand.log.of("stage")] == [3, 6]
 
 
 # ------------------------------------------------------------------------------------------- a stage revises a change
@@ -140,7 +149,7 @@ class Scaled(Stage):
         return 0
 
     def revise(
-        self, state: int, change: Change, model: Model, compute: Compute, key: Key
+        self, state: int, change: ClientUpdate, model: Model, compute: Compute, key: Key
     ) -> tuple[Tensor, int, Mapping[str, float]]:
         return self.factor * change.delta + self.plus, state + 1, {"factor": self.factor}
 
@@ -148,7 +157,7 @@ class Scaled(Stage):
 class Silent(Quadratics):
     """Has no U and is not to be asked about it."""
 
-    def predict(self, model: Model, inputs: Tensor | None = None, form: Form = LOGITS) -> Tensor:
+    def predict(self, model: Model, inputs: Tensor | None = None, form: PredictionFormat = LOGITS) -> Tensor:
         assert inputs is not None
         return super().predict(model, inputs)
 
@@ -161,8 +170,8 @@ def test_the_rule_receives_the_revised_change_and_stages_revise_in_order() -> No
     assert hand.sent[task].task.extra["predict"] == 0.0, "no stage asks for predictions"
     hand.arrive(task, delta=vec(1.0, -1.0))
     assert hand.server.model.weights.tolist() == [5.0, 1.0]
-    assert hand.server.ledger.stages == (1, 1)
-    assert [(fact.task, fact.detail["factor"]) for fact in hand.log.of("refine")] == [(task, 2.0), (task, 1.0)]
+    assert hand.server.state.stages == (1, 1)
+    assert [(fact.task, fact.detail["factor"]) for fact in hand.log.of("stage")] == [(task, 2.0), (task, 1.0)]
 
 
 def test_a_rule_that_averages_models_gets_the_model_that_goes_with_the_revised_change() -> None:
@@ -178,16 +187,16 @@ def test_a_change_that_is_refused_is_not_revised() -> None:
     hand.arrive(late)
     hand.arrive(hand.waiting[-1], num_examples=0)
     assert hand.log.reasons == ["too late", "num_examples is 0"]
-    assert hand.server.ledger.stages == (1,)
+    assert hand.server.state.stages == (1,)
 
 
 def test_predictions_are_asked_for_where_any_stage_needs_them_and_revising_costs_declared_time() -> None:
     hand = Hand(FedBuff(1), d=6, stages=[Scaled(), Echo()], compute=worker(), outputs=(5, 3))
     assert hand.sent[hand.waiting[0]].task.extra["predict"] == 1.0
-    config = replace(hand.server.config, refine_s=2.0)
+    config = replace(hand.server.config, stage_s=2.0)
     hand = Hand(FedBuff(2), d=6, stages=[Scaled()], compute=Silent(torch.zeros(6, 6)), config=config)
     hand.arrive(hand.waiting[0], at_s=1.0)
-    assert hand.server.ledger.busy_until_s == 3.0
+    assert hand.server.state.busy_until_s == 3.0
 
 
 # -------------------------------------------------------------------------------------------------- FedRevive, by hand
@@ -215,7 +224,7 @@ class Scripted:
 
     classes = 3
 
-    def predict(self, model: Model, inputs: Tensor | None = None, form: Form = LOGITS) -> Tensor:
+    def predict(self, model: Model, inputs: Tensor | None = None, form: PredictionFormat = LOGITS) -> Tensor:
         assert inputs is not None
         self.asked.append(("predict", model, inputs))
         z = self.logits[min(len([a for a in self.asked if a[0] == "predict"]), len(self.logits)) - 1]
@@ -359,7 +368,7 @@ def digits(method: str, **settings: Any) -> Setup:
     rule, _, stage = method.partition("+")
     tables["algorithm"] = {"name": rule}
     if stage:
-        tables["refine"] = {"name": stage, **settings}
+        tables["stages"] = {"name": stage, **settings}
     return prepare(Config.from_dict(tables))
 
 
@@ -534,7 +543,7 @@ def test_a_real_run_restored_in_the_middle_goes_on_to_the_same_bits(name: str) -
     part, _ = go(31)
     rest, _ = go(None, through_json(part.server.snapshot()))
     assert torch.equal(rest.server.model.weights, whole.server.model.weights)
-    assert log.of("refine")
+    assert log.of("stage")
     if name == "fedrevive":
-        assert not any(task.extra["predict"] for task in whole.server.ledger.in_flight.values())
+        assert not any(task.extra["predict"] for task in whole.server.state.in_flight.values())
         assert whole.learner.seconds["infer_s"] > 0, "teachers are asked on made inputs"

@@ -13,7 +13,7 @@ import pytest
 from fedecho.config.config import Config
 from fedecho.core.errors import RecordError
 from fedecho.experiment.result import Result
-from fedecho.studies.compare import Failure, do_all, gather, note, plan
+from fedecho.studies.compare import Failure, gather, plan, run_jobs, write_manifest
 from fedecho.studies.curves import area, reached
 from fedecho.studies.runs import Run, find_runs
 from fedecho.studies.summary import Spread, summarize
@@ -99,8 +99,8 @@ TABLES = {
 def test_a_comparison_is_found_again_in_its_order_and_a_failed_run_fails_alone(tmp_path: Path) -> None:
     methods = ["fedecho", "wild", "fedasync"]
     jobs = plan(TABLES, methods, [0, 1], [], tmp_path)
-    note(tmp_path, methods, [0, 1], "fedasync")
-    results = do_all(jobs, 2)
+    write_manifest(tmp_path, methods, [0, 1], "fedasync")
+    results = run_jobs(jobs, 2)
     runs, failures = gather(jobs, results)
     assert list(failures) == ["wild"]
     assert len(failures["wild"]) == 2
@@ -112,7 +112,7 @@ def test_a_comparison_is_found_again_in_its_order_and_a_failed_run_fails_alone(t
     assert len(find_runs([tmp_path, tmp_path / "fedecho" / "seed-0"])) == len(found), "nothing twice"
     assert find_runs([tmp_path / "fedecho" / "seed-0"])[0].label == "fedbuff+echo"
     assert {run.label for run in find_runs([tmp_path / "fedecho", tmp_path / "fedasync"])} == {"fedecho", "fedasync"}
-    note(tmp_path, ["fedbuff"], [7], "fedbuff")
+    write_manifest(tmp_path, ["fedbuff"], [7], "fedbuff")
     about = json.loads((tmp_path / "comparison.json").read_text())
     assert about["methods"] == [*methods, "fedbuff"]
     assert about["seeds"] == [0, 1, 7]

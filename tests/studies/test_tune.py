@@ -20,7 +20,7 @@ TABLES: dict[str, Any] = {
     "experiment": {"updates": 20, "eval_every": 10},
     "data": {"clients": 6, "unlabeled_size": 30, "validation": 100},
     "server": {"concurrency": 4, "buffer_size": 2},
-    "refine": [{"name": "echo", "steps": 2}],
+    "stages": [{"name": "echo", "steps": 2}],
     "variants": {"calm": {"method": "fedbuff", "server": {"ema": 0.5}}},
 }
 
@@ -37,8 +37,8 @@ def test_every_method_brings_four_values_of_its_own_step() -> None:
         "fedbuff": ["algorithm.lr"],
         "calm": ["algorithm.lr"],
         "fedasync": ["algorithm.mixing"],
-        "fedecho": ["refine.lr"],
-        "ca2fl+echo": ["refine.lr"],
+        "fedecho": ["stages.lr"],
+        "ca2fl+echo": ["stages.lr"],
     }
     assert {len(values) for grid in grids.values() for values in grid.values()} == {4}
 
@@ -77,7 +77,7 @@ def test_a_candidate_that_failed_on_any_seed_comes_last() -> None:
 
 
 def test_the_tuned_tables_are_the_old_ones_with_the_choices_as_variants() -> None:
-    grids = {"calm": {"algorithm.lr": (0.1, 0.2)}, "fedecho": {"refine.lr": (0.1, 0.2)}}
+    grids = {"calm": {"algorithm.lr": (0.1, 0.2)}, "fedecho": {"stages.lr": (0.1, 0.2)}}
     choices = tune.choose(grids, [0], [result(0.1), result(0.2), result(0.4), result(0.3)])
     tables = tune.tuned(TABLES, choices)
     assert TABLES["variants"] == {"calm": {"method": "fedbuff", "server": {"ema": 0.5}}}, (
@@ -85,7 +85,7 @@ def test_the_tuned_tables_are_the_old_ones_with_the_choices_as_variants() -> Non
     )
     calm = Config.from_dict(resolve(tables, "calm"))
     assert (calm.algorithm.lr, calm.server.ema) == (0.2, 0.5)  # type: ignore[attr-defined]
-    echo = Config.from_dict(resolve(tables, "fedecho")).refine[0]
+    echo = Config.from_dict(resolve(tables, "fedecho")).stages[0]
     assert (echo.lr, echo.steps) == (0.1, 2)  # type: ignore[attr-defined]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.messages import View
-from .base import Algorithm, Change, zeros
+from .base import Algorithm, ClientUpdate, zeros
 
 CITATION = (
     "@article{chang2025mitigating, title={Mitigating Participation Imbalance Bias in Asynchronous Federated Learning}, "
@@ -56,9 +56,9 @@ class ACE(Algorithm):
     def memory(self, clients: int) -> int:
         return clients + 1
 
-    def receive(self, state: Latest, change: Change) -> Latest:
-        moved = change.delta - state.rows.get(change.client, 0.0)
-        return Latest({**state.rows, change.client: change.delta}, state.total + moved, True)
+    def receive(self, state: Latest, update: ClientUpdate) -> Latest:
+        moved = update.delta - state.rows.get(update.client, 0.0)
+        return Latest({**state.rows, update.client: update.delta}, state.total + moved, True)
 
     def ready(self, state: Latest, view: View) -> bool:
         return state.fresh and len(state.rows) >= self.warm_up
@@ -102,9 +102,9 @@ class ACED(Algorithm):
     def memory(self, clients: int) -> int:
         return min(clients, self.tau_algo + 1)
 
-    def receive(self, state: Recent, change: Change) -> Recent:
-        rows = {**state.rows, change.client: (change.version - change.staleness, change.delta)}
-        oldest = change.version - self.tau_algo
+    def receive(self, state: Recent, update: ClientUpdate) -> Recent:
+        rows = {**state.rows, update.client: (update.version - update.staleness, update.delta)}
+        oldest = update.version - self.tau_algo
         return Recent({client: row for client, row in rows.items() if row[0] >= oldest}, True)
 
     def ready(self, state: Recent, view: View) -> bool:

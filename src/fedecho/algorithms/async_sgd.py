@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..core.messages import View
-from .base import Algorithm, Change, Step
+from .base import Algorithm, ClientUpdate, Step
 
 CITATION = (
     "@inproceedings{koloskova2022sharper, title={Sharper Convergence Guarantees for Asynchronous SGD for "
@@ -47,8 +47,8 @@ class AsyncSGD(Algorithm):
     def init(self, weights: Tensor, clients: int) -> Step:
         return Step()
 
-    def receive(self, state: Step, change: Change) -> Step:
-        return Step(self.step_size(change.staleness) * change.delta)
+    def receive(self, state: Step, update: ClientUpdate) -> Step:
+        return Step(self.step_size(update.staleness) * update.delta)
 
     def ready(self, state: Step, view: View) -> bool:
         return state.move is not None

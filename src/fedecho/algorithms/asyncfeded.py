@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.messages import View
-from .base import Algorithm, Change, Step
+from .base import Algorithm, ClientUpdate, Step
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class AsyncFedED(Algorithm):
     lr: float = 0.2
     eps: float = 1.0
 
-    def step_size(self, change: Change) -> float:
+    def step_size(self, update: ClientUpdate) -> float:
         """λ/(γ + ε); 0 for a change of length 0, whose γ is infinite."""
-        length = float(torch.linalg.vector_norm(change.delta))
-        distance = float(torch.linalg.vector_norm(change.current - change.start))
+        length = float(torch.linalg.vector_norm(update.delta))
+        distance = float(torch.linalg.vector_norm(update.current - update.start))
         return self.lr / (distance / length + self.eps) if length else 0.0
 
     def init(self, weights: Tensor, clients: int) -> Step:
         return Step()
 
-    def receive(self, state: Step, change: Change) -> Step:
-        return Step(self.step_size(change) * change.delta)
+    def receive(self, state: Step, update: ClientUpdate) -> Step:
+        return Step(self.step_size(update) * update.delta)
 
     def ready(self, state: Step, view: View) -> bool:
         return state.move is not None

@@ -37,7 +37,7 @@ State: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ClientUpdate:
     """An accepted update, as a rule sees it.
 
     Attributes:
@@ -107,7 +107,7 @@ class Algorithm(abc.ABC):
         """The state before the first update; `weights` [d] is the initial model, `clients` is N."""
 
     @abc.abstractmethod
-    def receive(self, state: State, change: Change) -> State:
+    def receive(self, state: State, update: ClientUpdate) -> State:
         """Take an accepted update."""
 
     @abc.abstractmethod
@@ -126,7 +126,7 @@ class Algorithm(abc.ABC):
         """What a task for this client carries beside the model."""
         return {}
 
-    def too_late(self, staleness: int) -> bool:
+    def is_stale(self, staleness: int) -> bool:
         """Refuse an update for its lateness alone?"""
         return False
 
@@ -134,11 +134,11 @@ class Algorithm(abc.ABC):
         """A time at which `ready` should be asked although nothing arrived."""
         return None
 
-    def abandon(self, state: State, view: View) -> Iterable[int]:
+    def cancelled(self, state: State, view: View) -> Iterable[int]:
         """Tasks in flight, by id, that are not awaited any more after an aggregation."""
         return ()
 
-    def enlarge(self, state: State, clients: int) -> State:
+    def add_clients(self, state: State, clients: int) -> State:
         """The state after a client joined that was never there before; `clients` is N now."""
         return state
 

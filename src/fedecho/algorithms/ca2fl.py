@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..core.messages import View
-from .base import Algorithm, Change, zeros
+from .base import Algorithm, ClientUpdate, zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +54,19 @@ class CA2FL(Algorithm):
         zero = zeros(weights)
         return Cache(clients, {}, zero, zero, zero)
 
-    def enlarge(self, state: Cache, clients: int) -> Cache:
+    def add_clients(self, state: Cache, clients: int) -> Cache:
         share = state.clients / clients  # a mean over more clients, the new ones' rows being 0
         return replace(state, clients=clients, mean=share * state.mean, start=share * state.start)
 
     def memory(self, clients: int) -> int:
         return clients + 4
 
-    def receive(self, state: Cache, change: Change) -> Cache:
-        cached = state.rows.get(change.client)
-        moved = change.delta if cached is None else change.delta - cached
+    def receive(self, state: Cache, update: ClientUpdate) -> Cache:
+        cached = state.rows.get(update.client)
+        moved = update.delta if cached is None else update.delta - cached
         return replace(
             state,
-            rows={**state.rows, change.client: change.delta},
+            rows={**state.rows, update.client: update.delta},
             mean=state.mean + moved / state.clients,
             residual=state.residual + moved,
             count=state.count + 1,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.messages import View
-from .base import Algorithm, Change, zeros
+from .base import Algorithm, ClientUpdate, zeros
 
 CITATION = (
     "@inproceedings{wang2024fadas, title={FADAS: Towards Federated Adaptive Asynchronous Optimization}, author={Wang, "
@@ -29,9 +29,9 @@ class Moments:
     count: int = 0
     tau_max: int = 0
 
-    def receive(self, change: Change) -> Moments:
-        tau_max = max(self.tau_max, change.staleness)
-        return replace(self, total=self.total + change.delta, count=self.count + 1, tau_max=tau_max)
+    def receive(self, update: ClientUpdate) -> Moments:
+        tau_max = max(self.tau_max, update.staleness)
+        return replace(self, total=self.total + update.delta, count=self.count + 1, tau_max=tau_max)
 
     def step(
         self, buffer_size: int, betas: tuple[float, float], eps: float, rule: Literal["code", "paper"]
@@ -87,8 +87,8 @@ class FADAS(Algorithm):
     def init(self, weights: Tensor, clients: int) -> Moments:
         return _start(weights)
 
-    def receive(self, state: Moments, change: Change) -> Moments:
-        return state.receive(change)
+    def receive(self, state: Moments, update: ClientUpdate) -> Moments:
+        return state.receive(update)
 
     def ready(self, state: Moments, view: View) -> bool:
         return state.count >= self.buffer_size
@@ -133,8 +133,8 @@ class DelayAdaptiveFADAS(Algorithm):
     def init(self, weights: Tensor, clients: int) -> Moments:
         return _start(weights)
 
-    def receive(self, state: Moments, change: Change) -> Moments:
-        return state.receive(change)
+    def receive(self, state: Moments, update: ClientUpdate) -> Moments:
+        return state.receive(update)
 
     def ready(self, state: Moments, view: View) -> bool:
         return state.count >= self.buffer_size

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..core.messages import Extra, View
-from .base import Algorithm, Change, zeros
+from .base import Algorithm, ClientUpdate, zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class FedAC(Algorithm):
         zero = zeros(weights)
         return Controlled(clients, zero, zero, zero, {}, zero, zero)
 
-    def enlarge(self, state: Controlled, clients: int) -> Controlled:
+    def add_clients(self, state: Controlled, clients: int) -> Controlled:
         return replace(state, clients=clients, c=state.clients / clients * state.c)  # the mean of all c_i, as before
 
     def memory(self, clients: int) -> int:
@@ -91,14 +91,14 @@ class FedAC(Algorithm):
     def task_extra(self, state: Controlled, client: int) -> Extra:
         return {"C": state.c} | ({"c_i": state.rows[client]} if client in state.rows else {})
 
-    def receive(self, state: Controlled, change: Change) -> Controlled:
-        w, new = max(change.alignment, 0.1), change.extra["c_i"]
+    def receive(self, state: Controlled, update: ClientUpdate) -> Controlled:
+        w, new = max(update.alignment, 0.1), update.extra["c_i"]
         assert isinstance(new, Tensor)
         return replace(
             state,
-            rows={**state.rows, change.client: new},
-            total=state.total + w * change.delta,
-            moved=state.moved + w * (new - state.rows.get(change.client, 0.0)),
+            rows={**state.rows, update.client: new},
+            total=state.total + w * update.delta,
+            moved=state.moved + w * (new - state.rows.get(update.client, 0.0)),
             weight=state.weight + w,
             count=state.count + 1,
         )

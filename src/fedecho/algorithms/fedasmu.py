@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..core.messages import View
-from .base import Algorithm, Change
+from .base import Algorithm, ClientUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,11 @@ class FedASMU(Algorithm):
     def init(self, weights: Tensor, clients: int) -> Mixed:
         return Mixed()
 
-    def too_late(self, staleness: int) -> bool:
+    def is_stale(self, staleness: int) -> bool:
         return self.max_staleness is not None and staleness > self.max_staleness
 
-    def receive(self, state: Mixed, change: Change) -> Mixed:
-        return Mixed(change.weights, self.alpha(change.version + 1, change.staleness))
+    def receive(self, state: Mixed, update: ClientUpdate) -> Mixed:
+        return Mixed(update.weights, self.alpha(update.version + 1, update.staleness))
 
     def ready(self, state: Mixed, view: View) -> bool:
         return state.weights is not None

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from ..core.messages import Extra, View
-from .base import Algorithm, Change
+from .base import Algorithm, ClientUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ class FedAsync(Algorithm):
     def init(self, weights: Tensor, clients: int) -> Arrival:
         return Arrival()
 
-    def receive(self, state: Arrival, change: Change) -> Arrival:
-        return Arrival(change.weights, change.staleness)
+    def receive(self, state: Arrival, update: ClientUpdate) -> Arrival:
+        return Arrival(update.weights, update.staleness)
 
     def ready(self, state: Arrival, view: View) -> bool:
         return state.weights is not None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core.keys import Key
 from ..core.messages import View
-from .base import Algorithm, Change, sample, zeros
+from .base import Algorithm, ClientUpdate, sample, zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ class FedAvg(Algorithm):
         missing = math.ceil(self.cohort * extra) - len(state.answered) - len(view.in_flight)
         return sample(self._free(state, view), min(missing, view.slots), key)
 
-    def receive(self, state: Cohort, change: Change) -> Cohort:
+    def receive(self, state: Cohort, update: ClientUpdate) -> Cohort:
         return Cohort(
-            total=state.total + change.num_examples * change.delta,
-            examples=state.examples + change.num_examples,
-            answered=(*state.answered, change.client),
-            asked_s=change.issued_at_s if state.asked_s is None else min(state.asked_s, change.issued_at_s),
+            total=state.total + update.num_examples * update.delta,
+            examples=state.examples + update.num_examples,
+            answered=(*state.answered, update.client),
+            asked_s=update.issued_at_s if state.asked_s is None else min(state.asked_s, update.issued_at_s),
         )
 
     def ready(self, state: Cohort, view: View) -> bool:
@@ -88,5 +88,5 @@ class FedAvg(Algorithm):
     def aggregate(self, state: Cohort, weights: Tensor, scale: float) -> tuple[Tensor, Cohort]:
         return weights + (scale * self.lr / state.examples) * state.total, Cohort(zeros(weights))
 
-    def abandon(self, state: Cohort, view: View) -> Iterable[int]:
+    def cancelled(self, state: Cohort, view: View) -> Iterable[int]:
         return tuple(view.in_flight)

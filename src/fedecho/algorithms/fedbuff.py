@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from ..core.messages import View
-from .base import Algorithm, Change, zeros
+from .base import Algorithm, ClientUpdate, zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,12 @@ class FedBuff(Algorithm):
     def init(self, weights: Tensor, clients: int) -> Filling:
         return Filling(zeros(weights), zeros(weights))
 
-    def too_late(self, staleness: int) -> bool:
+    def is_stale(self, staleness: int) -> bool:
         return self.max_staleness is not None and staleness > self.max_staleness
 
-    def receive(self, state: Filling, change: Change) -> Filling:
-        w = (1.0 + change.staleness) ** -0.5 if self.weighting == "polynomial" else 1.0
-        return Filling(state.total.add(change.delta, alpha=w), state.velocity, state.count + 1)
+    def receive(self, state: Filling, update: ClientUpdate) -> Filling:
+        w = (1.0 + update.staleness) ** -0.5 if self.weighting == "polynomial" else 1.0
+        return Filling(state.total.add(update.delta, alpha=w), state.velocity, state.count + 1)
 
     def ready(self, state: Filling, view: View) -> bool:
         return state.count >= self.buffer_size

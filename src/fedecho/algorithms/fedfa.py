@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.messages import View
-from .base import Algorithm, Change
+from .base import Algorithm, ClientUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class FedFa(Algorithm):
     def memory(self, clients: int) -> int:
         return self.buffer_size
 
-    def receive(self, state: Queue, change: Change) -> Queue:
+    def receive(self, state: Queue, update: ClientUpdate) -> Queue:
         keep = slice(-self.buffer_size, None)
-        models, buffers = (*state.models, change.weights), (*state.buffers, change.buffers)
+        models, buffers = (*state.models, update.weights), (*state.buffers, update.buffers)
         return Queue(models[keep], buffers[keep], True)
 
     def ready(self, state: Queue, view: View) -> bool:

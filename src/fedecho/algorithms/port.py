@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..core.messages import View
-from .base import Algorithm, Change, zeros
+from .base import Algorithm, ClientUpdate, zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +51,18 @@ class Port(Algorithm):
     staleness_weight: float = 3.0
     similarity_weight: float = 1.0
 
-    def weight(self, change: Change) -> float:
+    def weight(self, update: ClientUpdate) -> float:
         """w_i."""
-        fresh = self.staleness_bound / (self.staleness_bound + change.staleness)
-        similar = (change.alignment + 1.0) / 2.0
-        return change.num_examples * (self.staleness_weight * fresh + self.similarity_weight * similar)
+        fresh = self.staleness_bound / (self.staleness_bound + update.staleness)
+        similar = (update.alignment + 1.0) / 2.0
+        return update.num_examples * (self.staleness_weight * fresh + self.similarity_weight * similar)
 
     def init(self, weights: Tensor, clients: int) -> Weighted:
         return Weighted(zeros(weights))
 
-    def receive(self, state: Weighted, change: Change) -> Weighted:
-        w = self.weight(change)
-        return Weighted(state.total + w * change.delta, state.weight + w, state.count + 1)
+    def receive(self, state: Weighted, update: ClientUpdate) -> Weighted:
+        w = self.weight(update)
+        return Weighted(state.total + w * update.delta, state.weight + w, state.count + 1)
 
     def ready(self, state: Weighted, view: View) -> bool:
         return state.count >= self.buffer_size

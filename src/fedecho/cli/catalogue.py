@@ -18,7 +18,7 @@ def list_command(given: argparse.Namespace) -> int:
     rooms: dict[str, dict[str, str]] = {
         "algorithms": {name: _first_line(cls) for name, cls in algorithm_classes().items()}
         | {alias: f"= {method}" for alias, method in ALIASES.items()},
-        "refine": {name: _first_line(cls) for name, cls in stage_classes().items()},
+        "stages": {name: _first_line(cls) for name, cls in stage_classes().items()},
         "datasets": {name: "text" if is_text(name) else "" for name in names()},
         "tokenizers": dict.fromkeys((*tokens.names(), "hf:NAME"), ""),
         "partitions": dict.fromkeys((*partition.schemes(), *natural.schemes()), ""),

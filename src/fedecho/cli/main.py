@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     made = command("list", list_command, "What there is to choose from.")
-    made.add_argument("what", nargs="?", metavar="algorithms|refine|datasets|models|populations|executors|…")
+    made.add_argument("what", nargs="?", metavar="algorithms|stages|datasets|models|populations|executors|…")
 
     data = commands.add_parser("data", help="Real data sets.").add_subparsers(required=True, metavar="fetch")
     made = data.add_parser("fetch", help="Fetch data sets into the cache, checked against SHA-256.")

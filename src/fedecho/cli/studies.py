@@ -13,7 +13,7 @@ from ..experiment.result import Result
 from ..experiment.run import scratch
 from ..report import write_report
 from ..studies import tune as tuning
-from ..studies.compare import Failure, Job, do_all, gather, note, plan
+from ..studies.compare import Failure, Job, collect, plan, run_jobs, write_manifest
 from ..studies.summary import summarize
 from .progress import Screen
 from .tables import compare_table, tune_table
@@ -30,9 +30,9 @@ def compare_command(given: argparse.Namespace) -> int:
         out = Path(given.out or temporary)
         with Screen(table=not given.json):
             jobs = plan(read_toml(given.config), methods, seeds, given.set, out)
-        note(out, methods, seeds, reference)
+        write_manifest(out, methods, seeds, reference)
         results = _all(jobs, given)
-        runs, failures = gather(jobs, results)
+        runs, failures = collect(jobs, results)
         table = summarize(runs, reference, given.target, failures)
     if given.out is None:
         results = [dataclasses.replace(r, run_dir=None) if isinstance(r, Result) else r for r in results]
@@ -61,7 +61,7 @@ def _all(jobs: Sequence[Job], given: argparse.Namespace) -> list[Result | Failur
             print(f"{job.label:{wide}} seed {job.seed:<4} {kept}  {result.wall_s:6.1f} s", flush=True)
 
     try:
-        return do_all(jobs, given.jobs, finished)
+        return run_jobs(jobs, given.jobs, finished)
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted("stopped" + ("; the same command continues it" if given.out else "")) from None
 

@@ -43,8 +43,8 @@ def profile_table(result: Result) -> str:
     for kind, about in PROFILE.items():
         here = result.profile_s[kind]
         there = result.server_s[kind] - here if kind in ("train_s", "infer_s") else 0.0
-        elsewhere = f"{there:11.1f}" if there > 0 else ""
-        lines.append(f"{about:26} {here:8.1f} {here / total:7.1%} {elsewhere}".rstrip())
+        worker_seconds = f"{there:11.1f}" if there > 0 else ""
+        lines.append(f"{about:26} {here:8.1f} {here / total:7.1%} {worker_seconds}".rstrip())
     return "\n".join([*lines, f"{'together':26} {total:8.1f}"])
 
 

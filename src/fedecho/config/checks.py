@@ -34,8 +34,8 @@ _BELOW_1 = (lambda x: 0 <= x < 1, "at least 0 and below 1")
 
 
 _RANGES: dict[tuple[Callable[[float], bool], str], str] = {
-    _AT_LEAST_0: "held_out validation min_examples slow_classes weight_decay clip aggregate_s predict_s refine_s final "
-    "max_staleness a b mu tau_c over_selection round_deadline_s staleness_power refine.steps prior top_k continuations "
+    _AT_LEAST_0: "held_out validation min_examples slow_classes weight_decay clip aggregate_s predict_s stage_s final "
+    "max_staleness a b mu tau_c over_selection round_deadline_s staleness_power stages.steps prior top_k continuations "
     "lam sigma iota similarity_weight tau_algo distill_after generate_after adversarial passes",
     _AT_LEAST_1: "updates versions eval_every clients classes_per_client max_examples unlabeled_size epochs steps "
     "batch batch_size concurrency workers buffer_size cohort threads every evaluate_every max_rows staleness_bound "
@@ -117,7 +117,7 @@ def cross_faults(parts: Mapping[str, Any]) -> list[str]:
             f"algorithm.cohort ({cohort}) with over-selection asks {asked} clients, more than server.concurrency "
             f"({server.concurrency}); lower one or raise the other"
         )
-    faults += _privacy_faults(algorithm, parts["refine"])
+    faults += _privacy_faults(algorithm, parts["stages"])
     splits = (*schemes(), *natural_schemes())
     if data and data.partition not in splits:
         faults.append(f"data.partition is {data.partition!r}; there are {', '.join(splits)}")
@@ -145,14 +145,14 @@ def _privacy_faults(algorithm: Any, stages: Sequence[Any]) -> list[str]:
             continue
         if len(stages) > 1:
             others = ", ".join(other.name for other in stages if other is not stage and other is not None)
-            faults.append(f"refine {stage.name!r} protects changes, and {others} would look at them: leave one out")
+            faults.append(f"stages {stage.name!r} protects changes, and {others} would look at them: leave one out")
         if not algorithm.plain_sum:
             faults.append(
-                f"refine {stage.name!r} needs a rule from which changes leave only as their plain sum, and "
+                f"stages {stage.name!r} needs a rule from which changes leave only as their plain sum, and "
                 f"{algorithm.name!r} is none as it is set; take fedbuff, fadas, fadas_da, async_sgd or fedasync"
             )
         elif stage.buffer_size != (size := getattr(algorithm, "buffer_size", 1)):
-            faults.append(f"refine.buffer_size ({stage.buffer_size}) must be the rule's ({size}); leave it out")
+            faults.append(f"stages.buffer_size ({stage.buffer_size}) must be the rule's ({size}); leave it out")
         if not stage.clip:
-            faults.append("refine.clip is 0.0; the noise is measured by it: it must be above 0")
+            faults.append("stages.clip is 0.0; the noise is measured by it: it must be above 0")
     return faults

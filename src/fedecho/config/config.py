@@ -37,7 +37,7 @@ class Config:
     client: ClientConfig = field(default_factory=ClientConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     algorithm: Algorithm = field(default_factory=lambda: FedBuff(buffer_size=5))
-    refine: tuple[Stage, ...] = ()
+    stages: tuple[Stage, ...] = ()
     population: PopulationConfig = field(default_factory=PopulationConfig)
     transport: TransportConfig = field(default_factory=TransportConfig)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
@@ -54,7 +54,7 @@ class Config:
     @property
     def method(self) -> str:
         """The algorithm's name with its stages', e.g. "fedbuff+echo"."""
-        return "+".join([self.algorithm.name, *(stage.name for stage in self.refine)])
+        return "+".join([self.algorithm.name, *(stage.name for stage in self.stages)])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain tables, without what is None; `Config.from_dict` reads them back to an equal configuration."""
@@ -64,7 +64,7 @@ class Config:
             value = getattr(self, part.name)
             if part.name == "algorithm":
                 tables[part.name] = {"name": registered_name(value), **plain(value)}
-            elif part.name == "refine":
+            elif part.name == "stages":
                 tables[part.name] = [{"name": registered_name(stage), **plain(stage)} for stage in value]
             elif not simulated and part.name in ("client", "population"):
                 continue  # the clients' own affair
@@ -123,9 +123,9 @@ class Config:
         if live and parts["model"] is not None and "name" not in tables.get("model", {}):
             parts["model"] = dataclasses.replace(parts["model"], name="")  # the server knows the arrays alone
         parts["algorithm"] = read_algorithm(tables.get("algorithm", {}), parts["server"] or ServerConfig(), faults)
-        stages = tables.get("refine", [])
+        stages = tables.get("stages", [])
         stages = [stages] if isinstance(stages, Mapping) else stages
-        parts["refine"] = tuple(read_stage(table, parts["algorithm"], faults) for table in stages)
+        parts["stages"] = tuple(read_stage(table, parts["algorithm"], faults) for table in stages)
         parts["variants"] = tables.get("variants", {})
         if faults:
             raise ConfigError(faults + cross_faults(parts))

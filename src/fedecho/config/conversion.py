@@ -122,7 +122,7 @@ def read_algorithm(table: Any, server: ServerConfig, faults: list[str]) -> Any:
 def read_stage(table: Any, algorithm: Any, faults: list[str]) -> Any:
     if isinstance(table, Mapping) and table.get("name") == CentralDP.name:
         table = {"buffer_size": getattr(algorithm, "buffer_size", 1), **table}
-    return _named(table, "refine", None, stage_classes(), Stage, faults, None)
+    return _named(table, "stages", None, stage_classes(), Stage, faults, None)
 
 
 def _named(

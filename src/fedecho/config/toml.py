@@ -36,7 +36,7 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
 
     A method is an algorithm's name, `base+stage`, an alias ("fedecho" is fedbuff+echo), or a name in [variants]. A
     variant has `method` (by default its own name) and tables that are laid over the configuration's. The
-    configuration's own [algorithm] and [refine] count only for the rule and stage they name: a step size tuned for one
+    configuration's own [algorithm] and [stages] count only for the rule and stage they name: a step size tuned for one
     rule is never handed to another.
     """
     result: dict[str, Any] = delays_as_name({name: _copy(table) for name, table in tables.items()})
@@ -57,14 +57,14 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
         own = result.get("algorithm", {})
         result["algorithm"] = dict(own) if own.get("name", "fedbuff") == rule else {}
         result["algorithm"]["name"] = rule
-        given = result.get("refine", [])
+        given = result.get("stages", [])
         by_name = {table.get("name"): table for table in ([given] if isinstance(given, Mapping) else given)}
-        result["refine"] = [{**by_name.get(stage, {}), "name": stage} for stage in stages]
+        result["stages"] = [{**by_name.get(stage, {}), "name": stage} for stage in stages]
         for name, table in delays_as_name(variant).items():
-            if name == "refine" and isinstance(table, Mapping):
+            if name == "stages" and isinstance(table, Mapping):
                 if len(stages) != 1:
-                    raise ConfigError(f"[variants.{method}.refine] needs a method with one stage, got {base!r}")
-                result["refine"] = [{**result["refine"][0], **table}]
+                    raise ConfigError(f"[variants.{method}.stages] needs a method with one stage, got {base!r}")
+                result["stages"] = [{**result["stages"][0], **table}]
             elif isinstance(table, Mapping):
                 result[name] = _merge(result.get(name, {}), table)
             else:
@@ -105,7 +105,7 @@ def delays_as_name(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_table(name: str, table: Any) -> bool:
-    if name == "refine" and isinstance(table, list):
+    if name == "stages" and isinstance(table, list):
         return all(isinstance(stage, Mapping) for stage in table)
     if name == "variants" and isinstance(table, Mapping):
         return all(isinstance(variant, Mapping) for variant in table.values())
@@ -114,7 +114,7 @@ def is_table(name: str, table: Any) -> bool:
 
 def shape_faults(tables: Mapping[str, Any]) -> list[str]:
     """What is no table at the top of a file, where only tables can be."""
-    wanted = {"refine": "a table, or a list of tables", "variants": "a table of tables"}
+    wanted = {"stages": "a table, or a list of tables", "variants": "a table of tables"}
     return [
         f"{name} is {table!r}; it must be {wanted.get(name, 'a table')}"
         for name, table in tables.items()
@@ -126,7 +126,7 @@ def _put(tables: dict[str, Any], path: list[str], value: Any, override: str, fau
     node: Any = tables
     for name in path[:-1]:
         node = node.setdefault(name, {})
-        if isinstance(node, list) and len(node) == 1:  # [[refine]] with one stage reads like [refine]
+        if isinstance(node, list) and len(node) == 1:  # [[stages]] with one stage reads like [stages]
             node = node[0]
         if not isinstance(node, dict):
             faults.append(f"--set {override!r}: {name} is not one table")

@@ -12,7 +12,7 @@ from torch import Tensor
 from .errors import RecordError
 
 
-def shelve(tensor: Tensor) -> Tensor:
+def to_mmap(tensor: Tensor) -> Tensor:
     """The same numbers, in a file without a name in the temporary folder (`$TMPDIR`), which is mapped into memory.
 
     The system writes pages out and drops them as it needs room, and reads them again when they are used. The file goes

@@ -47,7 +47,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class TrainResult:
     """What a client answers.
 
     Attributes:
@@ -72,7 +72,7 @@ class Update:
 @dataclass(frozen=True, slots=True)
 class Arrived:
     at_s: float
-    update: Update
+    result: TrainResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +163,10 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class LogEntry:
     """One thing that happened.
 
-    `kind` is one of dispatch, accept, refuse, lost, cancel, join, leave, aggregate, refine.
+    `kind` is one of dispatch, accept, refuse, lost, cancel, join, leave, aggregate, stages.
     """
 
     kind: str

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ..core.errors import ConfigError
 from . import text, tokens
-from .derived import Kept
+from .derived import DerivedCache
 from .features import embed
 from .fetch import ARCHIVES, fetch
 from .source import Scale, Source
 
 
-def load_text(name: str, tokenizer: str, length: int, features: str | None, kept: Kept) -> Source:
+def load_text(name: str, tokenizer: str, length: int, features: str | None, kept: DerivedCache) -> Source:
     """A data set of text. Its tokens are made once."""
     archive, read = text.READERS[name]
     folder = fetch(archive, kept.root)

@@ -17,7 +17,7 @@ FORMAT = 1
 """Changes when what is kept is made in another way."""
 
 
-class Kept:
+class DerivedCache:
     """Tensors in the cache, each found by what it was made of."""
 
     def __init__(self, root: Path | None = None) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import MissingExtra
-from .derived import Kept
+from .derived import DerivedCache
 from .fetch import fetch
 
 NAMES = ("minilm",)
@@ -16,7 +16,7 @@ BATCH = 64
 """Texts a forward pass."""
 
 
-def embed(name: str, inputs: Tensor, pad: int, kept: Kept) -> Tensor:
+def embed(name: str, inputs: Tensor, pad: int, kept: DerivedCache) -> Tensor:
     """The encoder's features of token ids [n, L], [n, 384] float32: the mean of its last states over the tokens that
     are no padding, of length 1 (as the model's authors use it: Reimers & Gurevych 2019, arXiv 1908.10084).
 

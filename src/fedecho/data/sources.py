@@ -11,7 +11,7 @@ from pathlib import Path
 from ..core.errors import ConfigError
 from . import text, tokens
 from .corpora import load_text
-from .derived import Kept
+from .derived import DerivedCache
 from .fetch import fetch
 from .hub import load_hub
 from .images import load_cifar10, load_digits, load_idx
@@ -64,7 +64,7 @@ def load(
                 f"`dataset` ({name!r}) is text, and nothing says how to cut it into tokens: set data.tokenizer to one "
                 f"of {', '.join(tokens.names())}, or take a model that brings its own"
             )
-        return load_text(name, tokenizer, length, features, Kept(cache))
+        return load_text(name, tokenizer, length, features, DerivedCache(cache))
     if features is not None:
         raise ConfigError(f"`features` ({features!r}) are made of text, and {name!r} is none; leave it out")
     if name == "digits":

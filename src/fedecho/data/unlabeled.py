@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate, pad
 
 from ..core.errors import ConfigError, DataError
 from ..core.keys import Key
-from .derived import Kept
+from .derived import DerivedCache
 from .features import embed
 from .source import Source
 from .sources import is_text, load
@@ -198,7 +198,7 @@ def _other_text(kind: str, size: int, source: Source, rng: np.random.Generator, 
         return inputs
     assert found.pad is not None
     assert source.scale is not None
-    return source.scale(embed(source.features, inputs, found.pad, Kept(cache)))
+    return source.scale(embed(source.features, inputs, found.pad, DerivedCache(cache)))
 
 
 def _file(path: Path, size: int, source: Source, cache: Path | None) -> Tensor:

@@ -44,7 +44,7 @@ def _aligned(size: int) -> int:
     return -(-size // _ALIGNED) * _ALIGNED
 
 
-class Memory:
+class SharedArena:
     """Rooms numbered from 0, one value each. It can be handed to a process as that is started."""
 
     def __init__(self, rooms: int, fd: int | None = None) -> None:
@@ -54,7 +54,7 @@ class Memory:
         if fd is None:
             os.ftruncate(self._fd, rooms * ROOM_BYTES)
 
-    def __reduce__(self) -> tuple[Callable[..., Memory], tuple[int, Any]]:
+    def __reduce__(self) -> tuple[Callable[..., SharedArena], tuple[int, Any]]:
         return _reopen, (self.rooms, DupFd(self._fd))
 
     def __del__(self) -> None:
@@ -94,8 +94,8 @@ class Memory:
         return np.frombuffer(self._map(room, size * np.dtype(dtype).itemsize), dtype, size)
 
 
-def _reopen(rooms: int, handed: Any) -> Memory:
-    return Memory(rooms, handed.detach())
+def _reopen(rooms: int, handed: Any) -> SharedArena:
+    return SharedArena(rooms, handed.detach())
 
 
 class _Writer(pickle.Pickler):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ..core.messages import Model, Task, Update
+from ..core.messages import Model, Task, TrainResult
 from .inline import Inline, Trainer
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ class Auto:
         elsewhere: makes the executor to change to; None stays here.
     """
 
-    def __init__(self, learner: Trainer, elsewhere: Callable[[], Executor] | None) -> None:
+    def __init__(self, learner: Trainer, worker_seconds: Callable[[], Executor] | None) -> None:
         self._executor: Executor = Inline(learner)
-        self._elsewhere = elsewhere
+        self._elsewhere = worker_seconds
         self._jobs: dict[int, tuple[Task, Model, float]] = {}
         self._spent_s, self._done = 0.0, 0
 
@@ -42,7 +42,7 @@ class Auto:
             self._jobs[task.id] = (task, model, needed_at_s)
         self._executor.submit(task, model, needed_at_s)
 
-    def result(self, task: int) -> Update:
+    def result(self, task: int) -> TrainResult:
         if self._elsewhere is None:
             return self._executor.result(task)
         began = time.perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from ..core.messages import Model, Task, Update
+from ..core.messages import Model, Task, TrainResult
 
 
 class Executor(Protocol):
@@ -20,7 +20,7 @@ class Executor(Protocol):
         """Take a job whose result is wanted at `needed_at_s` of the transport's clock, at the earliest."""
         ...
 
-    def result(self, task: int) -> Update:
+    def result(self, task: int) -> TrainResult:
         """The job's result; once."""
         ...
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
-from ..core.messages import Model, Task, Update
+from ..core.messages import Model, Task, TrainResult
 
 
 class Trainer(Protocol):
-    def train(self, task: Task, model: Model) -> Update: ...
+    def train(self, task: Task, model: Model) -> TrainResult: ...
 
 
 class Inline:
@@ -22,7 +22,7 @@ class Inline:
     def submit(self, task: Task, model: Model, needed_at_s: float) -> None:
         self._jobs[task.id] = (task, model)
 
-    def result(self, task: int) -> Update:
+    def result(self, task: int) -> TrainResult:
         return self._learner.train(*self._jobs.pop(task))
 
     def cancel(self, task: int) -> None:

@@ -27,12 +27,12 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ..core.errors import WorkerLost
-from ..core.messages import Model, Task, Update
-from .arena import Lock, Memory
+from ..core.messages import Model, Task, TrainResult
+from .arena import Lock, SharedArena
 from .inline import Trainer
-from .queue import AHEAD, TRIES, Answer, Line, answer, deaf
+from .queue import AHEAD, TRIES, Answer, JobQueue, answer, ignoring_interrupts
 
-DESKS = 2 * AHEAD
+SLOTS = 2 * AHEAD
 """For each worker: as many again, for answers that later and more urgent jobs have overtaken."""
 
 
@@ -51,45 +51,45 @@ def _context() -> Any:
 def prepare() -> None:
     """Begin to import what workers need, beside whatever this process does meanwhile."""
     if _context().get_start_method() == "forkserver":
-        with deaf():
+        with ignoring_interrupts():
             forkserver.ensure_running()
 
 
-class Board:
+class JobTable:
     """Who does what; all of it under the lock."""
 
-    def __init__(self, desks: int, workers: int) -> None:
-        self.desks, self.workers = desks, workers
-        self._memory, self.lock = Memory(6), Lock()
+    def __init__(self, slots: int, workers: int) -> None:
+        self.slots, self.workers = slots, workers
+        self._memory, self.lock = SharedArena(6), Lock()
         self._open()
 
     def _open(self) -> None:
-        self.state = self._memory.array(0, self.desks, int)
-        self.needed_at_s = self._memory.array(1, self.desks, float)
-        self.model = self._memory.array(2, self.desks, int)
-        self.owner = self._memory.array(3, self.desks, int)
+        self.state = self._memory.array(0, self.slots, int)
+        self.needed_at_s = self._memory.array(1, self.slots, float)
+        self.model = self._memory.array(2, self.slots, int)
+        self.owner = self._memory.array(3, self.slots, int)
         self.asleep = self._memory.array(4, self.workers, int)
         self.waiting = self._memory.array(5, 1, int)
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return self.desks, self.workers, self._memory, self.lock
+        return self.slots, self.workers, self._memory, self.lock
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.desks, self.workers, self._memory, self.lock = state
+        self.slots, self.workers, self._memory, self.lock = state
         self._open()
 
-    def done(self, desk: int) -> bool:
+    def done(self, slot: int) -> bool:
         """The desk's answer is there; is somebody waiting?"""
         with self.lock:
-            self.state[desk] = _DONE
+            self.state[slot] = _DONE
             waiting = bool(self.waiting[0])
             self.waiting[0] = 0
             return waiting
 
-    def is_done(self, desk: int | None) -> bool:
+    def is_done(self, slot: int | None) -> bool:
         """Is the answer there? If not, somebody waits from now on."""
         with self.lock:
-            done = desk is not None and bool(self.state[desk] == _DONE)
+            done = slot is not None and bool(self.state[slot] == _DONE)
             self.waiting[0] = not done
             return done
 
@@ -100,39 +100,41 @@ class Board:
             if not len(ready):
                 self.asleep[worker] = 1
                 return None
-            desk = int(ready[self.needed_at_s[ready].argmin()])
-            self.owner[desk] = worker
-            self.state[desk] = _TAKEN
-            return desk
+            slot = int(ready[self.needed_at_s[ready].argmin()])
+            self.owner[slot] = worker
+            self.state[slot] = _TAKEN
+            return slot
 
 
-def _work(me: int, make: Callable[[], Trainer], board: Board, desks: Memory, models: Memory, bell: Connection) -> None:
+def _work(
+    me: int, make: Callable[[], Trainer], board: JobTable, slots: SharedArena, models: SharedArena, wakeup: Connection
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the forkserver was started by somebody else
     with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             trainer = make()
         except Exception as fault:
-            bell.send(f"{type(fault).__name__}: {fault}")
+            wakeup.send(f"{type(fault).__name__}: {fault}")
             return
-        bell.send(None)
+        wakeup.send(None)
         while True:  # until the pipe breaks: the server closed it, or died
-            desk = board.take(me)
-            if desk is None:
-                bell.recv_bytes()
+            slot = board.take(me)
+            if slot is None:
+                wakeup.recv_bytes()
                 continue
-            done = answer(trainer, desks.read(desk), models.read(int(board.model[desk]), copy=False))
+            done = answer(trainer, slots.read(slot), models.read(int(board.model[slot]), copy=False))
             try:
-                desks.write(desk, done)
+                slots.write(slot, done)
             except Exception as fault:  # what a user's rule reports may be anything
-                desks.write(desk, Answer.failed(fault))
-            if board.done(desk):
-                bell.send_bytes(b"done")
+                slots.write(slot, Answer.failed(fault))
+            if board.done(slot):
+                wakeup.send_bytes(b"done")
 
 
 @dataclass
 class _Worker:
     process: BaseProcess
-    bell: Connection
+    wakeup: Connection
     ready: bool = False
 
 
@@ -153,10 +155,10 @@ class Processes:
         self.seconds = {"wait_s": 0.0}
         self._make, self._wanted = make, wanted
         self._ahead = AHEAD * workers
-        self._board, self._desks = Board(DESKS * workers, workers), Memory(DESKS * workers)
-        self._models = Memory(DESKS * workers)
+        self._board, self._desks = JobTable(SLOTS * workers, workers), SharedArena(SLOTS * workers)
+        self._models = SharedArena(SLOTS * workers)
         self._workers: list[_Worker] = []
-        self._line = Line()
+        self._line = JobQueue()
         self._desk_of: dict[int, int] = {}
         self._task_at: dict[int, int] = {}
         self._dropped: set[int] = set()  # desks at which somebody works for nothing
@@ -169,7 +171,7 @@ class Processes:
         self._line.add(task, model, needed_at_s)
         self._set_out()
 
-    def result(self, task: int) -> Update:
+    def result(self, task: int) -> TrainResult:
         began = time.perf_counter()
         while not self._board.is_done(self._desk_of.get(task)):
             self._set_out(task)
@@ -194,7 +196,7 @@ class Processes:
 
     def close(self) -> None:
         for worker in self._workers:
-            worker.bell.close()
+            worker.wakeup.close()
             worker.process.terminate()
         for worker in self._workers:
             worker.process.join()
@@ -212,13 +214,13 @@ class Processes:
 
     def _clear(self, task: int) -> None:
         """Take the job off its desk; what somebody is working at is left to him until he is done."""
-        desk, board = self._desk_of.pop(task), self._board
+        slot, board = self._desk_of.pop(task), self._board
         with board.lock:
-            if board.state[desk] == _TAKEN:
-                self._dropped.add(desk)
+            if board.state[slot] == _TAKEN:
+                self._dropped.add(slot)
             else:
-                board.state[desk] = _FREE
-                del self._task_at[desk]
+                board.state[slot] = _FREE
+                del self._task_at[slot]
 
     def _set_out(self, awaited: int | None = None) -> None:
         """Put the jobs needed soonest on desks, the awaited one first, and wake who sleeps."""
@@ -230,40 +232,40 @@ class Processes:
             tasks = [awaited, *(task for task in tasks if task != awaited)]
         if tasks:
             free = self._free(room_for=awaited)
-            for task, desk in zip(tasks, free, strict=False):
-                self._put(task, desk, -math.inf if task == awaited else self._line.jobs[task][2])
+            for task, slot in zip(tasks, free, strict=False):
+                self._put(task, slot, -math.inf if task == awaited else self._line.jobs[task][2])
         self._wake()
 
     def _free(self, room_for: int | None) -> list[int]:
         """Desks without a job. For the awaited one the answer needed last makes room: it can be computed again."""
         board = self._board
         with board.lock:
-            for desk in [desk for desk in self._dropped if board.state[desk] == _DONE]:
-                self._dropped.remove(desk)
-                del self._task_at[desk]
-                board.state[desk] = _FREE
-            free = [desk for desk in range(board.desks) if board.state[desk] == _FREE]
-            idle = [desk for desk in self._task_at if board.state[desk] != _TAKEN]
+            for slot in [slot for slot in self._dropped if board.state[slot] == _DONE]:
+                self._dropped.remove(slot)
+                del self._task_at[slot]
+                board.state[slot] = _FREE
+            free = [slot for slot in range(board.slots) if board.state[slot] == _FREE]
+            idle = [slot for slot in self._task_at if board.state[slot] != _TAKEN]
         if not free and room_for is not None and room_for not in self._desk_of and idle:
-            last = max(idle, key=lambda desk: float(board.needed_at_s[desk]))
+            last = max(idle, key=lambda slot: float(board.needed_at_s[slot]))
             self._clear(self._task_at[last])
             return self._free(None)
         return free
 
-    def _put(self, task: int, desk: int, needed_at_s: float) -> None:
+    def _put(self, task: int, slot: int, needed_at_s: float) -> None:
         board, (job, model, _) = self._board, self._line.jobs[task]
-        board.model[desk], board.needed_at_s[desk] = self._room_of(model), needed_at_s
-        self._desk_of[task], self._task_at[desk] = desk, task
-        self._desks.write(desk, job)
+        board.model[slot], board.needed_at_s[slot] = self._room_of(model), needed_at_s
+        self._desk_of[task], self._task_at[slot] = slot, task
+        self._desks.write(slot, job)
         with board.lock:
-            board.state[desk] = _READY
+            board.state[slot] = _READY
 
     def _room_of(self, model: Model) -> int:
         """Where the version lies in `models`; it is put there if need be, in place of one that no desk needs."""
         for room, version in self._version_in.items():
             if version == model.version:
                 return room
-        in_use = {int(self._board.model[desk]) for desk in self._task_at}
+        in_use = {int(self._board.model[slot]) for slot in self._task_at}
         room = next(room for room in range(self._models.rooms) if room not in in_use)
         self._models.write(room, model)
         self._version_in[room] = model.version
@@ -277,7 +279,7 @@ class Processes:
             board.asleep[sleepers] = 0
         for place in sleepers:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its death is noticed in `_wait`
-                self._workers[place].bell.send_bytes(b"wake")
+                self._workers[place].wakeup.send_bytes(b"wake")
 
     # -- the workers' lives
 
@@ -294,17 +296,17 @@ class Processes:
         here, theirs = there.Pipe()
         what = (place, self._make, self._board, self._desks, self._models, theirs)
         process = there.Process(target=_work, args=what, name=f"fedecho worker {place}", daemon=True)
-        with deaf():
+        with ignoring_interrupts():
             process.start()
         theirs.close()
         return _Worker(process, here)
 
     def _wait(self) -> None:
         """Until a worker says something, or dies."""
-        bells: dict[Any, int] = {worker.bell: place for place, worker in enumerate(self._workers)}
+        wakeups: dict[Any, int] = {worker.wakeup: place for place, worker in enumerate(self._workers)}
         ends: dict[Any, int] = {worker.process.sentinel: place for place, worker in enumerate(self._workers)}
-        heard = wait([*bells, *ends])
-        for place in {bells[it] for it in heard if it in bells} - {ends[it] for it in heard if it in ends}:
+        heard = wait([*wakeups, *ends])
+        for place in {wakeups[it] for it in heard if it in wakeups} - {ends[it] for it in heard if it in ends}:
             worker = self._workers[place]
             with contextlib.suppress(EOFError, ConnectionResetError):
                 self._hear(worker)
@@ -314,8 +316,8 @@ class Processes:
     def _hear(self, worker: _Worker) -> None:
         """The first thing that a worker says is why it cannot begin, or nothing; then only that there is an answer."""
         if worker.ready:
-            worker.bell.recv_bytes()
-        elif (fault := worker.bell.recv()) is None:
+            worker.wakeup.recv_bytes()
+        elif (fault := worker.wakeup.recv()) is None:
             worker.ready = True
         else:
             raise WorkerLost(f"a worker process cannot begin: {fault}")
@@ -331,9 +333,9 @@ class Processes:
         code = worker.process.exitcode or 0
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         with contextlib.suppress(EOFError, ConnectionResetError):
-            if not worker.ready and worker.bell.poll():
+            if not worker.ready and worker.wakeup.poll():
                 self._hear(worker)
-        worker.bell.close()
+        worker.wakeup.close()
         worker.process.close()
         if not worker.ready:
             del self._workers[place]
@@ -343,10 +345,10 @@ class Processes:
             )
         with board.lock:
             board.asleep[place] = 0
-            taken = [desk for desk in range(board.desks) if board.state[desk] == _TAKEN and board.owner[desk] == place]
-            for desk in taken:
-                board.state[desk] = _DONE if desk in self._dropped else _READY
-        victims: Iterable[int | None] = [self._task_at[desk] for desk in taken] or [None]
+            taken = [slot for slot in range(board.slots) if board.state[slot] == _TAKEN and board.owner[slot] == place]
+            for slot in taken:
+                board.state[slot] = _DONE if slot in self._dropped else _READY
+        victims: Iterable[int | None] = [self._task_at[slot] for slot in taken] or [None]
         for victim in victims:
             self._lost[victim] += 1
             if self._lost[victim] >= TRIES:

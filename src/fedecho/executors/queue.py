@@ -10,7 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..core.messages import Model, Task, Update
+from ..core.messages import Model, Task, TrainResult
 from .inline import Trainer
 
 AHEAD = 4
@@ -21,7 +21,7 @@ TRIES = 3
 """Workers that a job may cost before the run is given up."""
 
 
-class Line:
+class JobQueue:
     """Jobs in the order in which their results are needed."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Line:
         self._order.clear()
 
 
-class Trace(Exception):
+class WorkerTraceback(Exception):
     """Where in the worker a fault came from."""
 
 
@@ -53,7 +53,7 @@ class Trace(Exception):
 class Answer:
     """What a worker answers: an update, or why there is none; and the seconds of its work by kind."""
 
-    update: Update | None
+    update: TrainResult | None
     seconds: Mapping[str, float]
     fault: Exception | None = None
     trace: str = ""
@@ -63,11 +63,11 @@ class Answer:
         """Of a fault that is being handled."""
         return cls(None, {}, portable(fault), traceback.format_exc())
 
-    def read(self, seconds: dict[str, float]) -> Update:
+    def read(self, seconds: dict[str, float]) -> TrainResult:
         """The update, or else its fault is raised; the worker's seconds are added to `seconds`."""
         if self.update is None:
             assert self.fault is not None
-            raise self.fault from Trace(f"\n{self.trace}")
+            raise self.fault from WorkerTraceback(f"\n{self.trace}")
         for kind, spent_s in self.seconds.items():
             seconds[kind] = seconds.get(kind, 0.0) + spent_s
         return self.update
@@ -94,7 +94,7 @@ def portable(fault: Exception) -> Exception:
 
 
 @contextlib.contextmanager
-def deaf() -> Iterator[None]:
+def ignoring_interrupts() -> Iterator[None]:
     """What is started within never hears Ctrl-C, which reaches every process of a terminal: the server decides."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

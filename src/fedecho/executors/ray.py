@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from ..core.errors import ConfigError, MissingExtra, WorkerLost
-from ..core.messages import Model, Task, Update
+from ..core.messages import Model, Task, TrainResult
 from .inline import Trainer
-from .queue import AHEAD, TRIES, Answer, Line, answer, deaf
+from .queue import AHEAD, TRIES, Answer, JobQueue, answer, ignoring_interrupts
 
 QUEUED = 2
 """Jobs with an actor at once: the one in work and the next."""
@@ -178,7 +178,7 @@ class Ray:
         self._folder: str | None = None  # of the cluster that it started
         self._options: dict[str, Any] = {}
         self._workers: list[_Worker] = []
-        self._line = Line()
+        self._line = JobQueue()
         self._answers: dict[int, Answer] = {}
         self._out: dict[Any, tuple[_Worker, int | None]] = {}  # what is awaited from whom; no task: that it has begun
         self._models: dict[int, Any] = {}  # version to its place in the object store
@@ -190,7 +190,7 @@ class Ray:
         self._line.add(task, model, needed_at_s)
         self._set_out()
 
-    def result(self, task: int) -> Update:
+    def result(self, task: int) -> TrainResult:
         began = time.perf_counter()
         while task not in self._answers:
             self._set_out(task)
@@ -326,7 +326,7 @@ class Ray:
                 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
                 cores = self._count * self._threads if self._count is not None else max(cores, self._threads)
                 self._folder = tempfile.mkdtemp(prefix="fedecho-ray-")
-                with deaf():
+                with ignoring_interrupts():
                     ray.init(
                         address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1",
                         _temp_dir=self._folder, **quiet,

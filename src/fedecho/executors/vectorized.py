@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Protocol
 
-from ..core.messages import Model, Task, Update
-from .queue import Line
+from ..core.messages import Model, Task, TrainResult
+from .queue import JobQueue
 
 
 class ManyTrainer(Protocol):
-    def train_many(self, jobs: Sequence[tuple[Task, Model]]) -> list[Update]: ...
+    def train_many(self, jobs: Sequence[tuple[Task, Model]]) -> list[TrainResult]: ...
 
 
 class Vectorized:
@@ -29,13 +29,13 @@ class Vectorized:
 
     def __init__(self, learner: ManyTrainer, batch: int, wanted: Callable[[], float] = lambda: math.inf) -> None:
         self._learner, self._batch, self._wanted = learner, batch, wanted
-        self._line = Line()
-        self._ready: dict[int, Update] = {}
+        self._line = JobQueue()
+        self._ready: dict[int, TrainResult] = {}
 
     def submit(self, task: Task, model: Model, needed_at_s: float) -> None:
         self._line.add(task, model, needed_at_s)
 
-    def result(self, task: int) -> Update:
+    def result(self, task: int) -> TrainResult:
         if task not in self._ready:
             near = self._line.first(self._batch + len(self._ready), self._wanted())
             others = [other for other in near if other != task and other not in self._ready]

@@ -9,10 +9,10 @@ from dataclasses import replace
 from ..config.config import Config
 from ..core.errors import ConfigError
 from ..core.keys import Key
-from ..core.mapped import shelve
+from ..core.mapped import to_mmap
 from ..data.federation import federation
 from ..executors import processes
-from ..executors.arena import Memory
+from ..executors.arena import SharedArena
 from ..learning import models
 from ..server.server import Server
 from ..simulation.build import build
@@ -58,7 +58,7 @@ def prepare(config: Config) -> Simulation:
     check_memory(config, len(learner.initial().weights), (learner.predictions, learner.classes))
     shared = None
     if parallel:  # everybody trains on the same copy of the data, this process too
-        shared = Memory(1)
+        shared = SharedArena(1)
         shared.write(0, training_part(learner))
         data = replace(shared.read(0, copy=False), validation=data.validation, test=data.test)
         learner = make_learner(config, data)
@@ -69,13 +69,15 @@ def prepare(config: Config) -> Simulation:
         key.fold("server"),
         config.experiment.stop,
         config.server,
-        config.refine,
+        config.stages,
         learner,
         (learner.predictions, learner.classes),
         [client for client in range(config.data.clients) if not population.present(client, 0.0)],
-        shelve if config.records.bank == "mapped" else None,
+        to_mmap if config.records.bank == "mapped" else None,
     )
     executor, judge = make_executor(config, learner, server, shared), make_judge(config, data, population, learner)
     set_up_s = time.perf_counter() - began
-    go_on = continuation_writer(config, data, learner)
-    return Simulation(config, server, judge, learner.state_dict, learner, go_on, data, population, executor, set_up_s)
+    continue_prompts = continuation_writer(config, data, learner)
+    return Simulation(
+        config, server, judge, learner.state_dict, learner, continue_prompts, data, population, executor, set_up_s
+    )

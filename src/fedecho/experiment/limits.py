@@ -31,11 +31,11 @@ def check_memory(config: Config, d: int, outputs: tuple[int, int]) -> None:
             "take fewer clients, a smaller model, or a rule that keeps less",
         )
     }
-    for stage in config.refine if config.records.bank == "memory" else ():
+    for stage in config.stages if config.records.bank == "memory" else ():
         number, classes = outputs
-        about = f"refine.name {stage.name!r} keeps the predictions of every client, {number:,} of {classes:,} classes,"
+        about = f"stages.name {stage.name!r} keeps the predictions of every client, {number:,} of {classes:,} classes,"
         remedy = (
-            "set refine.max_rows, or take refine.row_dtype = 'float16', refine.top_k where there are many classes, "
+            "set stages.max_rows, or take stages.row_dtype = 'float16', stages.top_k where there are many classes, "
             "records.bank = 'mapped', or a smaller data.unlabeled_size"
         )
         needs[about] = (stage.memory_bytes(clients, number, classes), remedy)

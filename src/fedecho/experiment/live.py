@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..config.config import Config
 from ..core.errors import ConfigError
 from ..core.keys import Key
-from ..core.mapped import shelve
+from ..core.mapped import to_mmap
 from ..core.messages import Model
 from ..data.federation import Federation
 from ..learning.learner import Learner
@@ -45,10 +45,10 @@ def prepare_live(
     key = Key(config.experiment.seed)
     check_device(config.experiment.device)
     learner, outputs = None, None
-    if any(stage.needs_compute for stage in config.refine):
+    if any(stage.needs_compute for stage in config.stages):
         if build is None:
             raise ConfigError(f"{config.method} learns on the server: give it `model`, which builds the module")
-        predicting = any(stage.needs_predictions for stage in config.refine)
+        predicting = any(stage.needs_predictions for stage in config.stages)
         if unlabeled is None or (predicting and not len(unlabeled)):
             few = "" if predicting else "; [0, *shape] does, for it looks at no real input"
             raise ConfigError(
@@ -66,11 +66,11 @@ def prepare_live(
         key.fold("server"),
         config.experiment.stop,
         config.server,
-        config.refine,
+        config.stages,
         learner,
         outputs,
         range(clients),
-        shelve if config.records.bank == "mapped" else None,
+        to_mmap if config.records.bank == "mapped" else None,
     )
     return Setup(config, server, judge, lambda model: export(learner, model), learner, None)
 

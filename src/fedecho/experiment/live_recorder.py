@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..core.messages import Event, Fact
+from ..core.messages import Event, LogEntry
 from ..runs.folder import RunFolder
 from .observer import Observer
 from .recorder import Recorder
@@ -29,9 +29,9 @@ class LiveRecorder(Recorder):
     def _continued_by(self, folder: RunFolder) -> str:
         return f"its ServerApp, started again on {folder.path},"
 
-    def _due(self, facts: Sequence[Fact]) -> bool:
+    def _due(self, log: Sequence[LogEntry]) -> bool:
         every = self.setup.config.transport.evaluate_every
-        return any(fact.kind == "aggregate" and (fact.version or 0) % every == 0 for fact in facts)
+        return any(entry.kind == "aggregate" and (entry.version or 0) % every == 0 for entry in log)
 
     def _forget_after(self, seq: int) -> None:
         assert self.folder is not None

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.errors import Interrupted, Stalled
-from ..core.messages import Event, Fact
+from ..core.messages import Event, LogEntry
 from ..runs.environment import Clock
 from ..runs.folder import RunFolder
 from ..runs.schema import METRICS
-from ..runs.tensorboard import FOLDER, Board
+from ..runs.tensorboard import FOLDER, TensorBoardSink
 from .observer import Observer
 from .result import Result, sha256
 from .setup import Setup
@@ -42,7 +42,7 @@ class Recorder:
         self.clock = Clock()
         self.aggregate_s = self.evaluate_s = self.records_s = 0.0
         self._before: dict[str, float] = {}  # seconds of work in earlier sittings
-        self._board: Board | None = None
+        self._board: TensorBoardSink | None = None
         self._window: tuple[int, int, int, float] = (0, 0, 0, 0.0)  # updates, Σ τ, max τ, Σ loss since the last row
         self._fruitless = 0  # tasks lost or refused since the last accepted update
         self._began = self._handed_s = time.perf_counter()
@@ -63,33 +63,33 @@ class Recorder:
         if self.folder is not None:
             self.folder.add_inbox(self.seq, event)
 
-    def commit(self, facts: Sequence[Fact]) -> None:
+    def commit(self, log: Sequence[LogEntry]) -> None:
         learning_s = sum(self.setup.seconds.values()) - self._learning_s
         began, judged_s = time.perf_counter(), self.evaluate_s
         self.aggregate_s += began - self._handed_s - learning_s
         server = self.setup.server
         updates, tau_sum, tau_max, loss = self._window
-        for fact in facts:
-            if fact.kind == "accept":
-                tau = fact.staleness or 0
+        for entry in log:
+            if entry.kind == "accept":
+                tau = entry.staleness or 0
                 updates, tau_sum, tau_max = updates + 1, tau_sum + tau, max(tau_max, tau)
-                loss += float(fact.detail.get("loss", math.nan))
+                loss += float(entry.detail.get("loss", math.nan))
                 self._fruitless = 0
-            elif fact.kind in ("lost", "refuse"):
-                self.lost += fact.kind == "lost"
+            elif entry.kind in ("lost", "refuse"):
+                self.lost += entry.kind == "lost"
                 self._fruitless += 1
                 if self._fruitless >= max(MOST_FRUITLESS, 10 * server.clients):
                     raise Stalled(
                         f"the last {self._fruitless} tasks were all lost or refused (the last one: "
-                        f"{fact.detail.get('reason')}); if clients diverge lower client.lr, if they leave too early or "
-                        "come too late change the population or the limit"
+                        f"{entry.detail.get('reason')}); if clients diverge lower client.lr, if they leave too early "
+                        "or come too late change the population or the limit"
                     )
             if self.folder is not None:
-                self.folder.add_fact(self.seq, fact)
-            if fact.kind == "refine" and (board := self.board) is not None:
-                board.refined(fact.detail, server.ledger.updates)
+                self.folder.add_log_entry(self.seq, entry)
+            if entry.kind == "stage" and (board := self.board) is not None:
+                board.refined(entry.detail, server.state.updates)
         self._window = (updates, tau_sum, tau_max, loss)
-        if not self.rows or self._due(facts):
+        if not self.rows or self._due(log):
             self.evaluate()
         if self.observer is not None:
             self.observer.progressed(self.setup)
@@ -100,17 +100,17 @@ class Recorder:
         self.records_s += time.perf_counter() - began - (self.evaluate_s - judged_s)
         if self.stop_requested:
             how = f"; {self._continued_by(self.folder)} continues it" if self.folder is not None else ""
-            raise Interrupted(f"stopped at {server.ledger.updates} updates{how}")
+            raise Interrupted(f"stopped at {server.state.updates} updates{how}")
 
     def _continued_by(self, folder: RunFolder) -> str:
         return f"`fedecho resume {folder.path}`"
 
     # -- judging
 
-    def _due(self, facts: Sequence[Fact]) -> bool:
+    def _due(self, log: Sequence[LogEntry]) -> bool:
         """Is it time to judge the model?"""
-        accepted = any(fact.kind == "accept" for fact in facts)
-        return accepted and self.setup.server.ledger.updates % self.setup.config.experiment.eval_every == 0
+        accepted = any(entry.kind == "accept" for entry in log)
+        return accepted and self.setup.server.state.updates % self.setup.config.experiment.eval_every == 0
 
     def evaluate(self) -> None:
         """Judge the server's model and add a row."""
@@ -118,9 +118,9 @@ class Recorder:
         server, (updates, tau_sum, tau_max, loss) = self.setup.server, self._window
         judged = self.setup.judge(server.output)
         row: dict[str, Any] = {
-            "updates": server.ledger.updates,
+            "updates": server.state.updates,
             "version": server.model.version,
-            "virtual_time_s": server.ledger.now_s,
+            "virtual_time_s": server.state.now_s,
             "wall_s": self.clock.seconds,
             "staleness_mean": tau_sum / updates if updates else 0.0,
             "staleness_max": tau_max,
@@ -132,7 +132,7 @@ class Recorder:
             "slow_client_perplexity": judged.get("slow_client_perplexity"),
             "fast_client_perplexity": judged.get("fast_client_perplexity"),
             "train_loss": loss / updates if updates else None,
-            "refused": server.ledger.refused,
+            "refused": server.state.refused,
             "lost": self.lost,
         }
         assert list(row) == list(METRICS)
@@ -140,8 +140,8 @@ class Recorder:
         self.rows.append(row)
         if self.folder is not None:
             self.folder.add_metrics(self.seq, row)
-            if self.setup.go_on is not None:
-                for prompt, text in self.setup.go_on(server.output):
+            if self.setup.continue_prompts is not None:
+                for prompt, text in self.setup.continue_prompts(server.output):
                     self.folder.add_continuation(self.seq, row, prompt, text)
         self.evaluate_s += time.perf_counter() - began
         if (board := self.board) is not None:
@@ -150,11 +150,11 @@ class Recorder:
             self.observer.evaluated(row)
 
     @property
-    def board(self) -> Board | None:
+    def board(self) -> TensorBoardSink | None:
         """Where the metrics go for TensorBoard, if that is asked for; opened when it is first needed."""
         if self._board is None and self.folder is not None and self.setup.config.records.tensorboard:
             there = self.folder.path / FOLDER
-            self._board = Board(there, 0 if there.exists() else None)
+            self._board = TensorBoardSink(there, 0 if there.exists() else None)
         return self._board
 
     def close(self) -> None:
@@ -168,7 +168,7 @@ class Recorder:
         """Write all that is needed to go on."""
         assert self.folder is not None
         state = {
-            "ledger": self.setup.server.snapshot(),
+            "server": self.setup.server.snapshot(),
             "window": self._window,
             "lost": self.lost,
             "wall_s": self.clock.seconds,
@@ -186,14 +186,14 @@ class Recorder:
         """Go on from a checkpoint."""
         assert self.folder is not None
         self._forget_after(seq)
-        self.setup.server.restore(state["ledger"])
+        self.setup.server.restore(state["server"])
         self.seq, self.lost, self._window = seq, state["lost"], tuple(state["window"])
         self.rows = self.folder.metrics()
         self._before = dict(state["seconds"])
         self.clock = Clock(state["wall_s"])
         if self.setup.config.records.tensorboard:
-            updates = self.setup.server.ledger.updates
-            self._board = Board(self.folder.path / FOLDER, updates)
+            updates = self.setup.server.state.updates
+            self._board = TensorBoardSink(self.folder.path / FOLDER, updates)
             self._board.again(self.rows, self.folder.events(), updates)
 
     def _forget_after(self, seq: int) -> None:
@@ -202,7 +202,7 @@ class Recorder:
 
     def seconds(self) -> dict[str, float]:
         """Seconds of work by kind: in all processes, over all sittings."""
-        parts = (self._before, self._here(), self.setup.elsewhere)
+        parts = (self._before, self._here(), self.setup.worker_seconds)
         kinds = [kind for kind in self._here() if kind != "records_s"]
         return {kind: sum(part.get(kind, 0.0) for part in parts) for kind in kinds}
 
@@ -213,14 +213,14 @@ class Recorder:
 
     def profile(self) -> dict[str, float]:
         """Where this process's time went; adds up to the set-up and the time since."""
-        spent = {**self._here(), "wait_s": self.setup.elsewhere.get("wait_s", 0.0)}
+        spent = {**self._here(), "wait_s": self.setup.worker_seconds.get("wait_s", 0.0)}
         engine_s = time.perf_counter() - self._began - sum(spent.values())
-        return {"setup_s": self.setup.elsewhere.get("setup_s", 0.0), **spent, "engine_s": engine_s}
+        return {"setup_s": self.setup.worker_seconds.get("setup_s", 0.0), **spent, "engine_s": engine_s}
 
     def result(self) -> Result:
         """The final numbers."""
         server, config = self.setup.server, self.setup.config
-        if self.rows[-1]["updates"] != server.ledger.updates or self.rows[-1]["version"] != server.model.version:
+        if self.rows[-1]["updates"] != server.state.updates or self.rows[-1]["version"] != server.model.version:
             self.evaluate()
         last = self.rows[-5:]
         wall_s = self.clock.seconds
@@ -235,8 +235,8 @@ class Recorder:
             seed=config.experiment.seed,
             dataset=config.data.dataset,
             versions=server.model.version,
-            updates=server.ledger.updates,
-            virtual_time_s=server.ledger.now_s,
+            updates=server.state.updates,
+            virtual_time_s=server.state.now_s,
             wall_s=wall_s,
             final_accuracy=mean("accuracy"),
             best_accuracy=max(accuracies, default=None),
@@ -246,7 +246,7 @@ class Recorder:
             profile_s=self.profile(),
             peak_memory_mb=_peak_memory_mb(),
             model_sha256=sha256(server.output),
-            refused=server.ledger.refused,
+            refused=server.state.refused,
             lost=self.lost,
             run_dir=str(self.folder.path) if self.folder is not None else None,
             final_perplexity=mean("perplexity"),

@@ -13,7 +13,7 @@ from ..config.config import Config
 from ..config.toml import read_toml
 from ..core.errors import ConfigError, RecordError
 from ..core.imports import import_object
-from ..core.messages import Event, Fact, Model
+from ..core.messages import Event, LogEntry, Model
 from ..runs.folder import RunFolder
 from ..server.loop import Transport, serve
 from ..simulation.replay import KeptTransport, ReplayTransport
@@ -81,14 +81,14 @@ def replay(
         stack.enter_context(contextlib.closing(setup))
         serve(setup.server, transport, recorder)
     digest, recorded = sha256(setup.server.output), str(summary["model_sha256"])
-    ledger = setup.server.ledger
-    return Replayed(digest, recorded, digest == recorded, ledger.updates, ledger.model.version, began)
+    state = setup.server.state
+    return Replayed(digest, recorded, digest == recorded, state.updates, state.model.version, began)
 
 
 def _kept(folder: RunFolder, config: Config, model: Callable[[], nn.Module] | None) -> tuple[Setup, Transport, int]:
     """The parts of a live run as it began, or as they were at its last checkpoint; what was heard from then on."""
     start = folder.load_start()
-    if any(stage.needs_compute for stage in config.refine) and model is None:
+    if any(stage.needs_compute for stage in config.stages) and model is None:
         if not config.model.name:
             raise ConfigError(
                 f"{folder.path} does not say how its model is built (the ServerApp gave a function that has no name to "
@@ -109,7 +109,7 @@ def _kept(folder: RunFolder, config: Config, model: Callable[[], nn.Module] | No
         if checkpoint is None:
             raise RecordError(f'{folder.path} has no checkpoint to replay from; keep = "all" keeps the whole run')
         after, state = checkpoint
-        setup.server.restore(state["ledger"])
+        setup.server.restore(state["server"])
     return setup, KeptTransport(folder.again(after)), setup.server.model.version
 
 
@@ -121,6 +121,6 @@ class _Silent:
 
     def accept(self, event: Event) -> None: ...
 
-    def commit(self, facts: Sequence[Fact]) -> None:
+    def commit(self, log: Sequence[LogEntry]) -> None:
         if self._observer is not None:
             self._observer.progressed(self._setup)

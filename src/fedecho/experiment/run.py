@@ -95,14 +95,14 @@ def warn_of_changes(folder: RunFolder, setup: Setup) -> None:
 
 
 def _simulated(setup: Simulation) -> Transport:
-    ledger, sizes = setup.server.ledger, setup.sizes
+    state, sizes = setup.server.state, setup.sizes
     return SimulatedTransport(
         setup.population,
         setup.executor,
         down_bytes=sizes.down_bytes,
         up_bytes=sizes.up_bytes,
-        now_s=ledger.event_s,
-        away=ledger.away,
+        now_s=state.event_s,
+        away=state.away,
         ends_at_s=math.inf if (limit := setup.config.experiment.virtual_time_s) is None else limit,
     )
 

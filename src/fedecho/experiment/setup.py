@@ -14,7 +14,7 @@ from ..data.federation import Federation
 from ..executors.base import Executor
 from ..learning.learner import Learner
 from ..runs.environment import environment
-from ..server.server import Server, form_of
+from ..server.server import Server, common_format
 from ..simulation.population import Population
 
 Judge = Callable[[Model], Mapping[str, float | None]]
@@ -39,7 +39,7 @@ class Setup:
     judge: Judge
     export: Callable[[Model], dict[str, Tensor]]
     learner: Learner | None
-    go_on: Callable[[Model], list[tuple[str, str]]] | None
+    continue_prompts: Callable[[Model], list[tuple[str, str]]] | None
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -47,7 +47,7 @@ class Setup:
         return {"train_s": 0.0, "infer_s": 0.0, "distill_s": 0.0} if self.learner is None else self.learner.seconds
 
     @property
-    def elsewhere(self) -> Mapping[str, float]:
+    def worker_seconds(self) -> Mapping[str, float]:
         """Seconds of learning in other processes, by kind; `wait_s`: for them; `setup_s`: to build the parts."""
         return {}
 
@@ -93,16 +93,16 @@ class Simulation(Setup):
     set_up_s: float
 
     @property
-    def elsewhere(self) -> Mapping[str, float]:
+    def worker_seconds(self) -> Mapping[str, float]:
         return {**self.executor.seconds, "setup_s": self.set_up_s}
 
     @property
     def sizes(self) -> Sizes:
         """What the run moves and keeps."""
-        learner, stages, model = self.learner, self.config.refine, self.learner.initial()
+        learner, stages, model = self.learner, self.config.stages, self.learner.initial()
         number, classes = learner.predictions, learner.classes
         down = 4 * (model.weights.numel() + model.buffers.numel())
-        said = number * form_of(stages).bytes(classes) if any(stage.needs_predictions for stage in stages) else 0
+        said = number * common_format(stages).bytes(classes) if any(stage.needs_predictions for stage in stages) else 0
         bank = sum(stage.memory_bytes(self.config.data.clients, number, classes) for stage in stages)
         frozen = sum(p.numel() for p in learner.module.parameters() if not p.requires_grad)
         return Sizes(model.weights.numel(), frozen, down, down + said, said, bank)

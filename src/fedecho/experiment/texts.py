@@ -56,7 +56,7 @@ def continuation_writer(
     count = min(count, len(whole))
     prompts = whole[torch.arange(count) * len(whole) // max(count, 1), :begun]
 
-    def go_on(model: Model) -> list[tuple[str, str]]:
+    def continue_prompts(model: Model) -> list[tuple[str, str]]:
         made = learner.generate(model, prompts, length).cpu()
         pairs = []
         for row in made.tolist():
@@ -64,4 +64,4 @@ def continuation_writer(
             pairs.append((prompt, whole.removeprefix(prompt)))
         return pairs
 
-    return go_on
+    return continue_prompts

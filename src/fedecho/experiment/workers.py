@@ -15,7 +15,7 @@ from ..config.config import Config
 from ..core.errors import ConfigError
 from ..core.keys import Key
 from ..data.federation import Federation
-from ..executors.arena import Memory
+from ..executors.arena import SharedArena
 from ..executors.auto import Auto
 from ..executors.base import Executor
 from ..executors.inline import Inline
@@ -53,18 +53,18 @@ def training_part(learner: Learner) -> Federation:
 
 
 @dataclass(frozen=True)
-class _Workshop:
+class _LearnerFactory:
     """Makes a worker's learner. A user's own rule and model travel by name, the data as shared memory."""
 
     tables: dict[str, Any]
-    data: Memory
+    data: SharedArena
 
     def __call__(self) -> Learner:
         return make_learner(Config.from_dict(self.tables), self.data.read(0, copy=False))
 
 
 @dataclass(frozen=True)
-class _Kit:
+class _RemoteLearnerFactory:
     """Likewise, with the data themselves: for workers that may be on another machine."""
 
     tables: dict[str, Any]
@@ -96,18 +96,18 @@ def worker_count(config: Config) -> int:
     return workers
 
 
-def make_executor(config: Config, learner: Learner, server: Server, shared: Memory | None) -> Executor:
+def make_executor(config: Config, learner: Learner, server: Server, shared: SharedArena | None) -> Executor:
     how, limit = config.executor, config.experiment.updates
 
     def wanted() -> float:
-        return math.inf if limit is None else limit - server.ledger.updates
+        return math.inf if limit is None else limit - server.state.updates
 
     if how.name == "ray":
-        gpu, kit = config.experiment.device != "cpu", _Kit(config.to_dict(), training_part(learner))
+        gpu, kit = config.experiment.device != "cpu", _RemoteLearnerFactory(config.to_dict(), training_part(learner))
         return Ray(kit, how.workers, wanted, how.address, how.threads, gpu)
     gpu = torch.device(config.experiment.device).type == "cuda"
     if how.name == "vectorized" or (how.name == "auto" and gpu):
-        why_not = learner.why_not_together
+        why_not = learner.batching_unsupported_reason
         if why_not is None:
             return Vectorized(learner, how.batch, wanted)
         if how.name == "vectorized":
@@ -117,7 +117,7 @@ def make_executor(config: Config, learner: Learner, server: Server, shared: Memo
             )
     if shared is None:
         return Inline(learner)
-    make = _Workshop(config.to_dict(), shared)
+    make = _LearnerFactory(config.to_dict(), shared)
 
     def workers() -> Executor:
         return Processes(make, worker_count(config), wanted)

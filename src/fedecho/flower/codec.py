@@ -11,8 +11,8 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from ..core.errors import ConfigError
-from ..core.messages import Model, Task, Update
-from ..stages.compute import LOGITS, Form
+from ..core.messages import Model, Task, TrainResult
+from ..stages.compute import LOGITS, PredictionFormat
 from .arrays import Arrays, Keys, as_record, digest, to_values, to_vector
 from .transport import Unreadable
 
@@ -32,8 +32,8 @@ PATIENCE = 3
 """Answers without what a rule needs, before the first with it, after which the run is given up."""
 
 
-class Post:
-    """Writes train messages and reads their answers (a `Mail` of the transport).
+class RecordCodec:
+    """Writes train messages and reads their answers (a `Codec` of the transport).
 
     Args:
         arrays: the federation's.
@@ -84,13 +84,13 @@ class Post:
                 content[EXTRA] = as_record(vectors)
         if self._digest is not None:
             asked["predict"] = self._digest
-            if (form := Form.asked(task.extra)) != LOGITS:
+            if (form := PredictionFormat.asked(task.extra)) != LOGITS:
                 asked["form"] = json.dumps(form.asking())
         if asked:
             content[ASKED] = ConfigRecord(asked)
         return content
 
-    def read(self, task: int, content: RecordDict) -> Update:
+    def read(self, task: int, content: RecordDict) -> TrainResult:
         """A client's answer.
 
         Raises:
@@ -124,7 +124,7 @@ class Post:
         if PREDICTIONS in content.array_records:
             (array,) = content.array_records[PREDICTIONS].values()
             predictions = to_values(array, "predictions")
-        return Update(task, weights, buffers, int(examples), metrics, predictions, extra)
+        return TrainResult(task, weights, buffers, int(examples), metrics, predictions, extra)
 
 
 def metrics_of(content: RecordDict) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Result as FlowerResult
 
-from ..core.messages import Fact
+from ..core.messages import LogEntry
 from ..experiment.live_recorder import LiveRecorder
 from ..experiment.setup import Setup
 from ..runs.folder import RunFolder
@@ -62,31 +62,33 @@ class Journal(LiveRecorder):
         super().__init__(setup, folder)
         self._story, self._ask = story, ask
 
-    def commit(self, facts: Sequence[Fact]) -> None:
-        for fact in facts:
-            self._story.add(fact.kind, fact.version, fact.detail)
-        super().commit(facts)
-        for fact in facts:
-            if fact.kind == "aggregate":
-                self._tell(fact)
-                if self._ask is not None and self._due([fact]):
-                    self._ask(fact.version or 0)
+    def commit(self, log: Sequence[LogEntry]) -> None:
+        for entry in log:
+            self._story.add(entry.kind, entry.version, entry.detail)
+        super().commit(log)
+        for entry in log:
+            if entry.kind == "aggregate":
+                self._tell(entry)
+                if self._ask is not None and self._due([entry]):
+                    self._ask(entry.version or 0)
 
     def evaluate(self) -> None:
         super().evaluate()
         version = int(self.rows[-1]["version"])
         if self.folder is not None and (found := self._story.judged.get(version)):
-            self.folder.add_fact(self.seq, Fact("judge", self.setup.server.ledger.now_s, version=version, detail=found))
+            self.folder.add_log_entry(
+                self.seq, LogEntry("judge", self.setup.server.state.now_s, version=version, detail=found)
+            )
 
     def evaluated(self, version: int, node: int, reply: Message | None) -> None:
         """A client's evaluation came, or will not come."""
         if reply is None:
             return
         detail: dict[str, float | str] = {**metrics_of(reply.content), "node": str(node)}
-        fact = Fact("evaluate", self.setup.server.ledger.now_s, version=version, detail=detail)
-        self._story.add(fact.kind, fact.version, fact.detail)
+        entry = LogEntry("evaluate", self.setup.server.state.now_s, version=version, detail=detail)
+        self._story.add(entry.kind, entry.version, entry.detail)
         if self.folder is not None:
-            self.folder.add_fact(self.seq, fact)
+            self.folder.add_log_entry(self.seq, entry)
 
     def restore(self, seq: int, state: Mapping[str, Any]) -> None:
         super().restore(seq, state)
@@ -94,8 +96,8 @@ class Journal(LiveRecorder):
         for row in self.folder.events():
             self._story.add(row["kind"], row["version"], row["detail"])
 
-    def _tell(self, fact: Fact) -> None:
-        version, server = fact.version or 0, self.setup.server
+    def _tell(self, entry: LogEntry) -> None:
+        version, server = entry.version or 0, self.setup.server
         judged, trained = self._story.judged.get(version, {}), self._story.trained(version)
         told = [f"{name} {value:.4g}" for name, value in judged.items()]
         if "loss" in trained:
@@ -104,8 +106,8 @@ class Journal(LiveRecorder):
             "[VERSION %s/%s] %s updates, %.0f s%s",
             version,
             server.stop.versions,
-            server.ledger.updates,
-            server.ledger.now_s,
+            server.state.updates,
+            server.state.now_s,
             "".join(f", {text}" for text in told),
         )
 

@@ -17,7 +17,7 @@ from ..algorithms.base import ClientRule
 from ..config.registry import algorithm_classes
 from ..core.messages import Extra
 from ..learning.learner import INFERENCE_BATCH
-from ..stages.compute import Form
+from ..stages.compute import PredictionFormat
 from .arrays import as_record, digest, flat, tensor_of
 from .codec import ASKED, EXTRA, PREDICTIONS
 
@@ -73,7 +73,7 @@ def client_mod(
                 if digest(public()) != asked["predict"]:
                     raise _Unfit("`unlabeled` is not the server's: both must hold the same examples in the same order")
                 arrays = _arrays(reply)
-                form = Form.asked(json.loads(str(asked.get("form", "{}"))))
+                form = PredictionFormat.asked(json.loads(str(asked.get("form", "{}"))))
                 reply.content[PREDICTIONS] = as_record({"predictions": _predictions(model, arrays, public(), form)})
         except _Unfit as fault:
             return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, f"fedecho: {fault}"), reply_to=message)
@@ -153,7 +153,7 @@ def _directed(rule: ClientRule, start: Tensor, shapes: list[torch.Size], extra: 
 
 
 def _predictions(
-    model: Callable[[], nn.Module] | None, arrays: dict[str, Tensor], unlabeled: Tensor, form: Form
+    model: Callable[[], nn.Module] | None, arrays: dict[str, Tensor], unlabeled: Tensor, form: PredictionFormat
 ) -> Tensor:
     if model is None:
         raise _Unfit("the server asks for predictions: give client_mod `model` and `unlabeled`")

@@ -30,7 +30,7 @@ from ..experiment.setup import Setup
 from ..learning.learner import Learner
 from ..runs.folder import RunFolder
 from .arrays import Arrays, Keys
-from .codec import Post
+from .codec import RecordCodec
 from .journal import Journal, Story, numbers
 from .transport import FlowerTransport
 
@@ -147,7 +147,7 @@ class Asynchronous(Strategy):
             "data": {"dataset": "flower"},
             "server": {"concurrency": EVERYONE if concurrency is None else concurrency, **(server or {})},
             "algorithm": {"name": rule, **own},
-            "refine": [{"name": stage, **theirs[stage]} for stage in stages],
+            "stages": [{"name": stage, **theirs[stage]} for stage in stages],
             "transport": {"name": "flower", "evaluate_every": evaluate_every},
             "executor": {"threads": threads},
             "records": {"checkpoint_every_s": checkpoint_every_s, "keep": keep},
@@ -162,7 +162,7 @@ class Asynchronous(Strategy):
         rule = self._config.algorithm
         log.info("\t├──> Asynchronous, fedecho %s: %s", __version__, self._config.method)
         log.info("\t│\t└── %s", rule)
-        for stage in self._config.refine:
+        for stage in self._config.stages:
             log.info("\t│\t└── %s", stage)
         log.info("\t└──> State: %s", self._run_dir or "none: a server that stops loses everything")
 
@@ -259,13 +259,13 @@ class Asynchronous(Strategy):
     ) -> FlowerResult:
         config, server = setup.config, setup.server
         rule = config.algorithm
-        post = Post(
+        post = RecordCodec(
             arrays,
             self._keys,
             train_config or ConfigRecord(),
             config.to_dict()["algorithm"] if rule.client_rule is not None else None,
             rule.reports,
-            self._unlabeled if self._predictions == "client" and config.refine else None,
+            self._unlabeled if self._predictions == "client" and config.stages else None,
         )
         transport: FlowerTransport
 
@@ -292,7 +292,7 @@ class Asynchronous(Strategy):
                 folder.forget_after(-1)  # new, or killed before anybody was asked anything
                 folder.save_environment(setup.environment())
                 start = {"weights": server.model.weights, "buffers": server.model.buffers}
-                if self._unlabeled is not None and config.refine:
+                if self._unlabeled is not None and config.stages:
                     start["unlabeled"] = self._unlabeled
                 folder.save_start(start)
                 folder.note(BEGAN, repr(began_at))
@@ -303,12 +303,12 @@ class Asynchronous(Strategy):
                 log.info("Going on at version %s and what was heard after it (%s)", server.model.version, folder.path)
         else:
             began_at = time.time()
-        away = set(server.ledger.away)
+        away = set(server.state.away)
         transport = FlowerTransport(
             grid,
             post,
             began_at,
-            after_s=server.ledger.event_s,
+            after_s=server.state.event_s,
             names=folder.names() if folder is not None else {},
             here=[client for client in range(server.clients) if client not in away],
             backlog=backlog,

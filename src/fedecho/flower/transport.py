@@ -34,7 +34,7 @@ from ..core.messages import (
     Model,
     Rejected,
     Task,
-    Update,
+    TrainResult,
     Wake,
     WakeAt,
 )
@@ -55,12 +55,12 @@ class Unreadable(Exception):
     """An answer that is not what it should be; says why."""
 
 
-class Mail(Protocol):
+class Codec(Protocol):
     """Writes tasks as messages' contents and reads answers."""
 
     def write(self, task: Task, model: Model) -> RecordDict: ...
 
-    def read(self, task: int, content: RecordDict) -> Update:
+    def read(self, task: int, content: RecordDict) -> TrainResult:
         """Raises Unreadable."""
         ...
 
@@ -112,7 +112,7 @@ class FlowerTransport:
     def __init__(
         self,
         grid: Grid,
-        mail: Mail,
+        mail: Codec,
         began_at: float,
         after_s: float = 0.0,
         names: Mapping[int, str] | None = None,
@@ -257,7 +257,7 @@ class FlowerTransport:
         """The next event; waits for it as long as it takes."""
         event = self._again() or self._fresh()
         if isinstance(event, Arrived):
-            self._open.pop(event.update.task, None)
+            self._open.pop(event.result.task, None)
         elif isinstance(event, Lost | Rejected):
             self._open.pop(event.task, None)
         elif isinstance(event, Joined):

@@ -78,7 +78,7 @@ def schedule(
     return Schedule(order, [counts[job] for job in order], torch.from_numpy(examples), torch.from_numpy(sizes))
 
 
-def why_not(module: nn.Module) -> str | None:
+def unsupported_reason(module: nn.Module) -> str | None:
     """Why this module cannot be trained for many clients at once, as far as its parts tell."""
     for part in module.modules():
         if isinstance(part, _NormBase) and part.track_running_stats:
@@ -90,7 +90,7 @@ def why_not(module: nn.Module) -> str | None:
     return None
 
 
-class Together:
+class BatchedTrainer:
     """Trains many models of one module at once.
 
     Args:

@@ -23,10 +23,10 @@ from torch.func import functional_call
 from ..algorithms.base import ClientRule
 from ..core.errors import ConfigError
 from ..core.keys import Key
-from ..core.messages import Model, Task, Update
+from ..core.messages import Model, Task, TrainResult
 from ..data.federation import Federation
-from ..stages.compute import LOGITS, Distillation, Form, Generator, Loss, Synthesis, Synthetic
-from .batched import Together, schedule, why_not
+from ..stages.compute import LOGITS, Distillation, Generator, Loss, PredictionFormat, Synthesis, Synthetic
+from .batched import BatchedTrainer, schedule, unsupported_reason
 from .evaluation import Evaluation
 from .generator import Networks, synthesize
 from .settings import ClientConfig
@@ -43,7 +43,7 @@ INFERENCE_LOGITS = 1 << 23
 """Of a language model: logits per forward pass, at most, which is fewer examples. 32 MiB."""
 
 
-SAME = 1e-3
+GRADIENT_TOLERANCE = 1e-3
 """How far a gradient in a batch of jobs may be from what the job gets alone, of its largest number."""
 
 
@@ -88,7 +88,7 @@ class Learner:
         self._inputs, self._labels = self._place(data.inputs), data.labels.to(self.device)
         self._unlabeled = self._place(data.unlabeled)
         self.seconds = {"train_s": 0.0, "infer_s": 0.0, "distill_s": 0.0}
-        self._together = Together(self.module, self._places, self._gathered)
+        self._batched = BatchedTrainer(self.module, self._places, self._gathered)
 
     def _flatten(self) -> None:
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
@@ -197,19 +197,19 @@ class Learner:
 
     # -- a client's work
 
-    def train(self, task: Task, model: Model) -> Update:
+    def train(self, task: Task, model: Model) -> TrainResult:
         """Local training of the task's client from `model`; predicts on U where the task asks (`extra["predict"]`)."""
         with self._timed("train_s"):
             update = self._train(task, model)
         if not task.extra.get("predict"):
             return update
         with self._timed("infer_s"):
-            predictions = self._outputs(self._unlabeled, Form.asked(task.extra))
-        return Update(
+            predictions = self._outputs(self._unlabeled, PredictionFormat.asked(task.extra))
+        return TrainResult(
             update.task, update.weights, update.buffers, update.num_examples, update.metrics, predictions, update.extra
         )
 
-    def _train(self, task: Task, model: Model) -> Update:
+    def _train(self, task: Task, model: Model) -> TrainResult:
         first, end = self.data.offsets[task.client], self.data.offsets[task.client + 1]
         n, how, rule = end - first, self.client, self.rule
         lr = how.lr * float(task.extra.get("lr_scale", 1.0))
@@ -250,7 +250,7 @@ class Learner:
         trained = weights.clone()
         extra = rule.report(model.weights, trained, steps, lr, task.extra) if rule is not None else {}
         metrics = {"loss": float(total) / max(steps, 1)}
-        return Update(task.id, trained, self._buffers.clone(), n, metrics, None, extra)
+        return TrainResult(task.id, trained, self._buffers.clone(), n, metrics, None, extra)
 
     def _step(self, loss: Tensor, lr: float) -> None:
         """One plain step of SGD, in place."""
@@ -262,12 +262,12 @@ class Learner:
     # -- many clients' work at once
 
     @cached_property
-    def why_not_together(self) -> str | None:
+    def batching_unsupported_reason(self) -> str | None:
         """Why `train_many` cannot train this module, if it cannot.
 
         Once, the gradients of two jobs with batches of unequal sizes are compared with what each gets alone.
         """
-        if reason := why_not(self.module):
+        if reason := unsupported_reason(self.module):
             return reason
         first, end = max(pairwise(self.data.offsets), key=lambda ends: ends[1] - ends[0])
         n = min(end - first, self.client.batch_size, 8)
@@ -281,8 +281,8 @@ class Learner:
         self._load(start)
         try:
             with self._key.fold("together").torch_global():
-                views = self._together.views(weights)
-                _, found = self._together.gradients(views, self._named_buffers(buffers), examples, own)
+                views = self._batched.views(weights)
+                _, found = self._batched.gradients(views, self._named_buffers(buffers), examples, own)
         except Exception as fault:  # whatever torch or the module raises
             said = str(fault).strip() or type(fault).__name__
             return f"cannot be batched over weights ({said.splitlines()[0]})"
@@ -291,11 +291,13 @@ class Learner:
             self._gradient.zero_()
             inputs, labels = self._gathered(examples[0, :size])
             F.cross_entropy(*_predicted(self.module(inputs), labels)).backward()  # type: ignore[no-untyped-call]
-            if not float((together - self._gradient).abs().max()) <= SAME * float(self._gradient.abs().max()):
+            if not float((together - self._gradient).abs().max()) <= GRADIENT_TOLERANCE * float(
+                self._gradient.abs().max()
+            ):
                 return "has other gradients in a batch of jobs than alone: its examples seem to influence each other"
         return None
 
-    def train_many(self, jobs: Sequence[tuple[Task, Model]]) -> list[Update]:
+    def train_many(self, jobs: Sequence[tuple[Task, Model]]) -> list[TrainResult]:
         """Local training of several jobs as one batched program: every client's own batches, from its own version.
 
         Agrees with `train` but for rounding: a sum over a batch is taken in another order.
@@ -306,11 +308,11 @@ class Learner:
             for place, (task, _) in enumerate(jobs):
                 if task.extra.get("predict"):
                     self._load(Model(0, updates[place].weights, updates[place].buffers))
-                    predictions = self._outputs(self._unlabeled, Form.asked(task.extra))
+                    predictions = self._outputs(self._unlabeled, PredictionFormat.asked(task.extra))
                     updates[place] = replace(updates[place], predictions=predictions)
         return updates
 
-    def _train_many(self, jobs: Sequence[tuple[Task, Model]]) -> list[Update]:
+    def _train_many(self, jobs: Sequence[tuple[Task, Model]]) -> list[TrainResult]:
         how, rule, offsets = self.client, self.rule, self.data.offsets
         sizes = [offsets[task.client + 1] - offsets[task.client] for task, _ in jobs]
         keys = [self._key.fold("train", task.client, task.id, task.version) for task, _ in jobs]
@@ -322,15 +324,15 @@ class Learner:
         buffers = torch.stack([model.buffers for _, model in jobs])
         self.module.train()
         extras, named = [task.extra for task, _ in jobs], self._named_buffers(buffers)
-        weights, totals = self._together.train(plan, start, named, lrs, extras, how, rule)
+        weights, totals = self._batched.train(plan, start, named, lrs, extras, how, rule)
         losses = totals.tolist()
-        made: dict[int, Update] = {}
+        made: dict[int, TrainResult] = {}
         for row, (task, model) in enumerate(jobs):
             trained, steps = weights[row].clone(), plan.steps[row]
             extra = rule.report(model.weights, trained, steps, lrs[row], task.extra) if rule is not None else {}
             metrics = {"loss": losses[row] / max(steps, 1)}
             place = plan.order[row]
-            made[place] = Update(task.id, trained, buffers[row].clone(), sizes[place], metrics, None, extra)
+            made[place] = TrainResult(task.id, trained, buffers[row].clone(), sizes[place], metrics, None, extra)
         return [made[place] for place in range(len(jobs))]
 
     def _gathered(self, examples: Tensor) -> tuple[Tensor, Tensor]:
@@ -382,7 +384,7 @@ class Learner:
 
     # -- the server's work
 
-    def _outputs(self, inputs: Tensor, form: Form = LOGITS) -> Tensor:
+    def _outputs(self, inputs: Tensor, form: PredictionFormat = LOGITS) -> Tensor:
         self.module.eval()
         with torch.no_grad():
             parts = torch.split(inputs, self._inference_batch)
@@ -431,7 +433,7 @@ class Learner:
         self.data = replace(self.data, unlabeled=unlabeled)
         self._unlabeled = self._place(unlabeled)
 
-    def predict(self, model: Model, inputs: Tensor | None = None, form: Form = LOGITS) -> Tensor:
+    def predict(self, model: Model, inputs: Tensor | None = None, form: PredictionFormat = LOGITS) -> Tensor:
         """Predictions on `inputs` [n, *shape], [P, C] logits or in another form; by default on all of U."""
         with self._timed("infer_s"):
             self._load(model)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import RecordError
-from .data import gather
+from .data import collect
 from .page import page
 
 __all__ = ["write_report"]
@@ -35,7 +35,7 @@ def write_report(
         RecordError: where there is no run, one cannot be read, or the file cannot be written.
         MissingExtra: without plotly.
     """
-    text = page(gather(paths, target), title)
+    text = page(collect(paths, target), title)
     file = Path(out) if out is not None else Path(paths[0]) / "report.html"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from ..algorithms.base import Algorithm
 from ..stages.base import Stage
 from .components import Parts, card, escaped, folded, section
-from .data import Study
-from .style import Look
+from .data import ReportData
+from .style import MethodStyle
 from .tables import Cell, Table
 
 
-def settings(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
+def settings(study: ReportData, looks: Mapping[str, MethodStyle], parts: Parts) -> str:
     places = {label: look.place for label, look in looks.items()}
     text = ""
     if study.differing:
@@ -34,7 +34,7 @@ def settings(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
         text += folded(Table("t-environment", "Environment", ["", "value"], environment, frozenset({1})), parts)
     runs = []
     for method in study.methods:
-        for run, about_run in zip(method.runs, method.facts, strict=True):
+        for run, about_run in zip(method.runs, method.events, strict=True):
             last = run.metrics[-1] if run.metrics else None
             r = run.result
             runs.append(
@@ -83,19 +83,19 @@ def _reasons(counts: Mapping[str, int]) -> str:
     return ", ".join([*told, *[f"{others:,} (for other reasons)"] * bool(others)]) or "0"
 
 
-def class_list(study: Study) -> str:
+def class_list(study: ReportData) -> str:
     """How a live run's clients came to speed classes, where they did."""
-    live = [f for method in study.methods for run, f in zip(method.runs, method.facts, strict=True) if run.live]
+    live = [f for method in study.methods for run, f in zip(method.runs, method.events, strict=True) if run.live]
     if not any(f.groups for f in live):
         return ""
     unheard = " Unknown: too little was heard of them." if any("unknown" in f.groups for f in live) else ""
     return f" Clients of a live federation are fast, medium or slow by the rank of their mean job time there.{unheard}"
 
 
-def citations(study: Study, parts: Parts) -> str:
+def citations(study: ReportData, parts: Parts) -> str:
     found: dict[str, list[str]] = {}
     for run in study.runs:
-        rules: tuple[Algorithm | Stage, ...] = (run.config.algorithm, *run.config.refine)
+        rules: tuple[Algorithm | Stage, ...] = (run.config.algorithm, *run.config.stages)
         for part in rules:
             citation = part.citation
             if citation and part.name not in found.setdefault(_bibtex(citation), []):
@@ -120,5 +120,5 @@ def _bibtex(text: str) -> str:
     return re.sub(r", (\w+)=\{", r",\n  \1={", text).removesuffix("}") + "\n}"
 
 
-def count_of(study: Study) -> bool:
+def count_of(study: ReportData) -> bool:
     return any(len(method.runs) > 1 for method in study.methods)

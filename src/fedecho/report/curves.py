@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .events import POINTS
-from .style import Figure, Line, Look, layout, short, shorts
+from .style import Figure, JobQueue, MethodStyle, layout, short, shorts
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Bundle:
     """One method's lines, a seed each, and which of them are of finished runs."""
 
     label: str
-    lines: Mapping[int, Line]
+    lines: Mapping[int, JobQueue]
     finished: frozenset[int]
 
     @property
@@ -47,7 +47,7 @@ def mean_line(bundle: Bundle) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
 
 def curves(
     bundles: Sequence[Bundle],
-    looks: Mapping[str, Look],
+    looks: Mapping[str, MethodStyle],
     x: str,
     y: str,
     *,

@@ -13,10 +13,10 @@ from typing import Any
 
 from ..studies.runs import Run, find_runs
 from ..studies.summary import Row, Spread, Table, summarize
-from . import events as facts
-from .events import Facts
+from . import events as events
+from .events import RunEvents
 
-METHOD_TABLES = ("algorithm", "refine", "server", "client", "variants", "records", "executor")
+METHOD_TABLES = ("algorithm", "stages", "server", "client", "variants", "records", "executor")
 """Tables of a configuration in which the methods of a comparison may differ."""
 
 
@@ -30,7 +30,7 @@ class Method:
 
     label: str
     runs: tuple[Run, ...]
-    facts: tuple[Facts, ...]
+    events: tuple[RunEvents, ...]
     row: Row
 
     @cached_property
@@ -39,7 +39,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Study:
+class ReportData:
     """All that a page shows."""
 
     methods: tuple[Method, ...]
@@ -232,8 +232,8 @@ class Study:
         late = [
             method.label
             for method in self.methods
-            if method.finished and any("slow" in f.shares for f in method.facts)
-            and not any(f.shares["slow"].updates for f in method.facts if "slow" in f.shares)
+            if method.finished and any("slow" in f.shares for f in method.events)
+            and not any(f.shares["slow"].updates for f in method.events if "slow" in f.shares)
         ]  # fmt: skip
         if late:
             told.append(
@@ -305,7 +305,7 @@ def _told(run: Run) -> dict[str, Any]:
     return tables
 
 
-def gather(paths: Sequence[str | Path], target: float | None = None) -> Study:
+def collect(paths: Sequence[str | Path], target: float | None = None) -> ReportData:
     """Read the runs in `paths`.
 
     Args:
@@ -322,8 +322,10 @@ def gather(paths: Sequence[str | Path], target: float | None = None) -> Study:
     methods = []
     for row in table.rows:
         theirs = sorted((run for run in runs if run.label == row.label), key=lambda run: run.seed)
-        methods.append(Method(row.label, tuple(theirs), tuple(facts.read(run.path, run.config) for run in theirs), row))
-    return Study(tuple(methods), table)
+        methods.append(
+            Method(row.label, tuple(theirs), tuple(events.read(run.path, run.config) for run in theirs), row)
+        )
+    return ReportData(tuple(methods), table)
 
 
 def _told_apart(runs: Sequence[Run]) -> list[Run]:

@@ -51,7 +51,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunEvents:
     """One run's events, condensed.
 
     Attributes:
@@ -98,7 +98,7 @@ def ranked_groups(path: Path, clients: int) -> tuple[str, ...]:
     return tuple(known.get(client, "unknown") for client in range(clients)) if len(set(ranks)) > 1 else ()
 
 
-def read(path: Path, config: Config) -> Facts:
+def read(path: Path, config: Config) -> RunEvents:
     """Everything but the single jobs."""
     norm = "case when json_valid(detail) then json_extract(detail, '$.change_norm') end"
     waited = "case when json_valid(detail) then json_extract(detail, '$.waited_s') end"
@@ -109,7 +109,7 @@ def read(path: Path, config: Config) -> Facts:
         ).fetchall()
         refined = db.execute(
             "select detail, updates from (select id, kind, detail, sum(kind = 'accept') over (order by id) as updates "
-            "from events) where kind = 'refine' order by id"
+            "from events) where kind = 'stage' order by id"
         ).fetchall()
         ended = db.execute(
             "select kind, case when json_valid(detail) then json_extract(detail, '$.reason') end, count(*) "
@@ -124,7 +124,7 @@ def read(path: Path, config: Config) -> Facts:
     counts: dict[int, int] = {}
     for _, staleness, *_ in accepted:
         counts[int(staleness or 0)] = counts.get(int(staleness or 0), 0) + 1
-    return Facts(
+    return RunEvents(
         clients,
         classes,
         dict(sorted(counts.items())),

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from .curves import Bundle, curves
-from .events import Facts
-from .style import Figure, Look, layout, one_row_each, short, shorts
+from .events import RunEvents
+from .style import Figure, MethodStyle, layout, one_row_each, short, shorts
 from .timelines import KINDS
 
 
-def change_norms(facts: Mapping[str, Sequence[Facts]], looks: Mapping[str, Look]) -> Figure:
+def change_norms(events: Mapping[str, Sequence[RunEvents]], looks: Mapping[str, MethodStyle]) -> Figure:
     """Median and largest norm of the changes, over updates, mean over seeds."""
-    medians = [_norm_bundle(label, runs, 1) for label, runs in facts.items()]
-    largest = [_norm_bundle(label, runs, 2) for label, runs in facts.items()]
+    medians = [_norm_bundle(label, runs, 1) for label, runs in events.items()]
+    largest = [_norm_bundle(label, runs, 2) for label, runs in events.items()]
     figure = curves(medians, looks, "accepted updates", "norm of a change", log=True, legend=", median")
     above = curves(largest, looks, "", "", log=True, legend=", largest")
     kept = [trace for trace in figure["data"] if "seed" not in trace["meta"]]
@@ -32,8 +32,8 @@ def change_norms(facts: Mapping[str, Sequence[Facts]], looks: Mapping[str, Look]
     return {"data": kept, "layout": figure["layout"]}
 
 
-def _norm_bundle(label: str, runs: Sequence[Facts], column: int) -> Bundle:
-    lines = {seed: [(row[0], row[column]) for row in facts.norms] for seed, facts in enumerate(runs) if facts.norms}
+def _norm_bundle(label: str, runs: Sequence[RunEvents], column: int) -> Bundle:
+    lines = {seed: [(row[0], row[column]) for row in events.norms] for seed, events in enumerate(runs) if events.norms}
     return Bundle(label, lines, frozenset(lines))
 
 
@@ -46,13 +46,13 @@ def bins_of(largest: int) -> list[tuple[int, int]]:
     return bins
 
 
-def staleness(facts: Mapping[str, Sequence[Facts]], looks: Mapping[str, Look], log: bool) -> Figure:
+def staleness(events: Mapping[str, Sequence[RunEvents]], looks: Mapping[str, MethodStyle], log: bool) -> Figure:
     """Share of the accepted updates by staleness, mean over seeds."""
-    largest = max((max(run.staleness, default=0) for runs in facts.values() for run in runs), default=0)
+    largest = max((max(run.staleness, default=0) for runs in events.values() for run in runs), default=0)
     bins = bins_of(largest)
     names = [str(a) if a == b else f"{a}–{b}" for a, b in bins]
     data = []
-    for label, runs in facts.items():
+    for label, runs in events.items():
         shares = np.array(
             [
                 [sum(n for tau, n in run.staleness.items() if a <= tau <= b) / max(1, sum(run.staleness.values()))
@@ -81,7 +81,7 @@ def staleness(facts: Mapping[str, Sequence[Facts]], looks: Mapping[str, Look], l
     return {"data": data, "layout": {**made, "bargap": 0.22, "bargroupgap": 0.06}}
 
 
-def by_speed(spreads: Mapping[str, Mapping[str, tuple[float, float]]], looks: Mapping[str, Look]) -> Figure:
+def by_speed(spreads: Mapping[str, Mapping[str, tuple[float, float]]], looks: Mapping[str, MethodStyle]) -> Figure:
     """Accuracy on the label distribution of slow, all and fast clients: (mean, std) by method and group."""
     labels = list(spreads)
     symbols = {"slow clients": "diamond", "all": "circle", "fast clients": "triangle-up"}

@@ -8,13 +8,13 @@ from ..studies.runs import Run
 from .background import count_of
 from .components import Parts, card, figure, grid, section, switch
 from .curves import Bundle, curves
-from .data import Study
+from .data import ReportData
 from .results import MEASURES
-from .style import Figure, Look, unit_of
+from .style import Figure, MethodStyle, unit_of
 from .tables import Cell, Table
 
 
-def _bundles(study: Study, x: str, y: str, scale: float = 1.0) -> list[Bundle]:
+def _bundles(study: ReportData, x: str, y: str, scale: float = 1.0) -> list[Bundle]:
     def line(run: Run) -> list[tuple[float, float]]:
         return [(row[x] / scale, row[y]) for row in run.metrics if row.get(y) is not None and row[y] < 1e6]
 
@@ -28,7 +28,7 @@ def _bundles(study: Study, x: str, y: str, scale: float = 1.0) -> list[Bundle]:
     ]
 
 
-def learning(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
+def learning(study: ReportData, looks: Mapping[str, MethodStyle], parts: Parts) -> str:
     ends = [run.metrics[-1]["virtual_time_s"] for run in study.runs if run.metrics]
     length, unit = unit_of(max(ends, default=0.0))
     there = [name for name in MEASURES if any(row.get(name) is not None for run in study.runs for row in run.metrics)]
@@ -74,13 +74,13 @@ MOST_TEXTS = 4
 """Of a run's evaluations, how many show what the model writes."""
 
 
-def continuations(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
+def continuations(study: ReportData, looks: Mapping[str, MethodStyle], parts: Parts) -> str:
     """What a language model makes of a few beginnings, as it learns."""
     placed: list[tuple[int, list[Cell]]] = []
     seeds = set()
     for method in study.methods:
         said = next(
-            ((run, texts) for run, f in zip(method.runs, method.facts, strict=True) if (texts := f.texts)), None
+            ((run, texts) for run, f in zip(method.runs, method.events, strict=True) if (texts := f.texts)), None
         )
         if said is None:
             continue

@@ -12,12 +12,12 @@ from typing import Any
 from ..core.errors import MissingExtra
 from .background import citations, settings
 from .components import Parts, escaped, plural
-from .data import EVERYONE, Study
+from .data import EVERYONE, ReportData
 from .learning import continuations, learning
 from .results import details, results
 from .sections import stages, work
 from .stragglers import stragglers, timeline
-from .style import Look
+from .style import MethodStyle
 
 DARK = """
   --bg: #0f1318; --card: #171c23; --ink: #e8ecf1; --soft: #9ba8b7; --line: #2a323c; --grid: #27303a;
@@ -29,7 +29,7 @@ DARK = """
 """
 
 
-def page(study: Study, title: str | None = None) -> str:
+def page(study: ReportData, title: str | None = None) -> str:
     """The whole page.
 
     Raises:
@@ -39,7 +39,7 @@ def page(study: Study, title: str | None = None) -> str:
         from plotly.offline import get_plotlyjs
     except ImportError:
         raise MissingExtra("a report's figures", "report") from None
-    looks = {method.label: Look(place) for place, method in enumerate(study.methods)}
+    looks = {method.label: MethodStyle(place) for place, method in enumerate(study.methods)}
     title = title or _title(study)
     parts = Parts()
     made = [
@@ -99,15 +99,15 @@ This page is one file and asks nothing of any network. Figures: plotly.js (MIT l
 """
 
 
-def _title(study: Study) -> str:
+def _title(study: ReportData) -> str:
     names = list(dict.fromkeys(run.config.experiment.name for run in study.runs))
     if len(study.methods) == 1 and len(study.runs) == 1:
         return f"{study.methods[0].label} on {study.dataset}, seed {study.runs[0].seed}"
     return ", ".join(names) if names != ["experiment"] else f"Methods on {study.dataset}"
 
 
-def _about(study: Study) -> str:
-    run, about = study.runs[0], study.methods[0].facts[0]
+def _about(study: ReportData) -> str:
+    run, about = study.runs[0], study.methods[0].events[0]
     config = run.config
     seeds = sorted({run.seed for run in study.runs})
     told = [
@@ -124,14 +124,14 @@ def _about(study: Study) -> str:
     return " · ".join([*told, *[f"model {config.model.name}"] * bool(config.model.name)])
 
 
-def _marked(text: str, looks: Mapping[str, Look]) -> str:
+def _marked(text: str, looks: Mapping[str, MethodStyle]) -> str:
     """The methods' names in bold."""
     names = "|".join(re.escape(name) for name in sorted(looks, key=len, reverse=True))
     pieces = re.split(rf"(?<![\w+])({names})(?![\w+])", text) if names else [text]
     return "".join(f"<strong>{escaped(p)}</strong>" if p in looks else escaped(p) for p in pieces)
 
 
-def _chips(study: Study, looks: Mapping[str, Look]) -> str:
+def _chips(study: ReportData, looks: Mapping[str, MethodStyle]) -> str:
     chips = []
     for method in study.methods:
         look = looks[method.label]
@@ -151,7 +151,7 @@ def _chips(study: Study, looks: Mapping[str, Look]) -> str:
     return f'<nav class="methods" aria-label="Methods: show or hide"><div>{"".join(chips)}</div></nav>'
 
 
-def _remarks(study: Study) -> str:
+def _remarks(study: ReportData) -> str:
     if not study.remarks:
         return ""
     told = "".join(f"<p>{escaped(remark)}</p>" for remark in study.remarks)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from ..studies.summary import Row, Spread
 from .components import Parts, card, escaped, section
-from .data import Study
-from .style import Look
+from .data import ReportData
+from .style import MethodStyle
 from .tables import Cell, Table, digits, plus_minus
 
 MEASURES = {
@@ -24,7 +24,7 @@ MEASURES = {
 """What the first two figures can show; of a language model its perplexity first."""
 
 
-def results(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
+def results(study: ReportData, looks: Mapping[str, MethodStyle], parts: Parts) -> str:
     if not study.ranked:
         return ""
     places = {method.label: look.place for method, look in zip(study.methods, looks.values(), strict=True)}
@@ -48,7 +48,7 @@ def results(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
     return section("results", "Results", about, text)
 
 
-def details(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
+def details(study: ReportData, looks: Mapping[str, MethodStyle], parts: Parts) -> str:
     if not study.ranked:
         return ""
     places = {label: look.place for label, look in looks.items()}
@@ -101,7 +101,7 @@ def _numbers(table_id: str, about: str, rows: list[Row], columns: list[Column], 
     return Table(table_id, about, ["method", *(column.name for column in columns)], cells, looks=looks)
 
 
-def _comparison(study: Study, places: dict[str, int]) -> Table:
+def _comparison(study: ReportData, places: dict[str, int]) -> Table:
     rows = [method.row for method in study.methods if method.row.final is not None]
     columns = [
         Column("final accuracy, %", lambda row: row.final, 100.0, "high"),
@@ -145,7 +145,7 @@ def _perplexity_gap(row: Row, reference: str) -> list[Cell]:
     return [Cell(f"{gap.mean:+.2f}{error}".replace("-", "−")), Cell(verdict, stress)]
 
 
-def _comparison_note(study: Study) -> str:
+def _comparison_note(study: ReportData) -> str:
     told = [
         "Mean over time: the area under the accuracy curve up to "
         f"{study.table.until_s:,.0f} {study.seconds}, divided by that time."
@@ -164,7 +164,7 @@ def _comparison_note(study: Study) -> str:
     return " ".join(told)
 
 
-def _cost(study: Study, places: dict[str, int]) -> Table:
+def _cost(study: ReportData, places: dict[str, int]) -> Table:
     rows = [method.row for method in study.methods if method.row.final is not None]
     target, reference = f"{100 * study.table.target:g} %", study.table.reference
     columns = [
@@ -184,7 +184,7 @@ def _gap(gap: Spread) -> str:
     return f"{text} ± {100 * gap.standard_error:.{places}f}" if gap.n > 1 else text
 
 
-def _pairs(study: Study, places: dict[str, int]) -> Table:
+def _pairs(study: ReportData, places: dict[str, int]) -> Table:
     methods = [method for method, _ in study.ranked]
     signs = {"ahead": ("▲", "good"), "behind": ("▼", "bad"), "tie": ("≈", "soft"), "one seed": ("", "soft")}
     rows = []

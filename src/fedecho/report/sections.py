@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from .components import Parts, figure, grid, section
 from .curves import Bundle, curves
-from .data import Study
+from .data import ReportData
 from .figures import change_norms, seconds
-from .style import Look
+from .style import MethodStyle
 
 REFINED = {
     "uncertainty": ("Uncertainty of the ensemble", "uncertainty h",
@@ -23,8 +23,8 @@ REFINED = {
 """What is known of the numbers that stages record: title, axis, caption."""
 
 
-def stages(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
-    names = dict.fromkeys(name for m in study.methods for f in m.facts for name in f.refined)
+def stages(study: ReportData, looks: Mapping[str, MethodStyle], parts: Parts) -> str:
+    names = dict.fromkeys(name for m in study.methods for f in m.events for name in f.refined)
     quantities = dict.fromkeys(name.partition(".")[2] for name in names)
     made = []
     for quantity in [*(q for q in REFINED if q in quantities), *(q for q in quantities if q not in REFINED)][:8]:
@@ -33,7 +33,7 @@ def stages(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
             for stage in dict.fromkeys(name.partition(".")[0] for name in names):
                 lines = {
                     run.seed: f.refined[f"{stage}.{quantity}"]
-                    for run, f in zip(method.runs, method.facts, strict=True)
+                    for run, f in zip(method.runs, method.events, strict=True)
                     if f"{stage}.{quantity}" in f.refined
                 }
                 if lines:
@@ -46,8 +46,8 @@ def stages(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
             drawn["layout"]["yaxis"] |= {"range": [0, 1]}
         if quantity == "rows":
             drawn["layout"]["yaxis"] |= {"rangemode": "tozero"}
-        parts.figures[f"refine-{quantity}"] = {"": drawn}
-        made.append(figure(f"refine-{quantity}", title, caption))
+        parts.figures[f"stages-{quantity}"] = {"": drawn}
+        made.append(figure(f"stages-{quantity}", title, caption))
     if not made:
         return ""
     about = (
@@ -57,7 +57,7 @@ def stages(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
     return section("echo", "The echo", about, grid(made))
 
 
-def work(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
+def work(study: ReportData, looks: Mapping[str, MethodStyle], parts: Parts) -> str:
     made = []
     means: dict[str, dict[str, float]] = {}
     for method in study.methods:
@@ -76,7 +76,7 @@ def work(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
                 * any(not run.live for run in study.runs),
             )
         )
-    told = {method.label: [f for f in method.facts if len(f.norms) > 1] for method in study.methods}
+    told = {method.label: [f for f in method.events if len(f.norms) > 1] for method in study.methods}
     told = {label: found for label, found in told.items() if found}
     if told:
         parts.figures["norms"] = {"": change_norms(told, looks)}

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import events as facts
+from . import events as events
 from .background import class_list
 from .components import Parts, card, figure, grid, section, switch
-from .data import Method, Study
+from .data import Method, ReportData
 from .figures import by_speed, staleness
-from .style import Look
+from .style import MethodStyle
 from .tables import Cell, Table
 from .timelines import rows_of, window_of
 from .timelines import timeline as timeline_figure
 
 
-def stragglers(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
-    told = {method.label: [f for f in method.facts if f.staleness] for method in study.methods}
+def stragglers(study: ReportData, looks: Mapping[str, MethodStyle], parts: Parts) -> str:
+    told = {method.label: [f for f in method.events if f.staleness] for method in study.methods}
     told = {label: found for label, found in told.items() if found}
     made = []
     if told:
@@ -65,16 +65,16 @@ def stragglers(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
     return section("late", "Late updates and slow clients", about, text)
 
 
-def _contributions(study: Study, looks: Mapping[str, Look]) -> Table | None:
-    groups = [g for g in facts.CLASSES if any(g in f.shares for m in study.methods for f in m.facts)]
+def _contributions(study: ReportData, looks: Mapping[str, MethodStyle]) -> Table | None:
+    groups = [g for g in events.CLASSES if any(g in f.shares for m in study.methods for f in m.events)]
     if len(groups) < 2:
         return None
     header = ["method", "clients", "how many", "updates", "share of all", "seconds a job", "mean staleness"]
     rows = []
     for method in study.methods:
-        total = sum(sum(f.staleness.values()) for f in method.facts)
+        total = sum(sum(f.staleness.values()) for f in method.events)
         for group in groups:
-            shares = [f.shares[group] for f in method.facts if group in f.shares]
+            shares = [f.shares[group] for f in method.events if group in f.shares]
             updates = sum(share.updates for share in shares)
             waited = [share.waited_s for share in shares if share.waited_s is not None]
             stale = [share.staleness for share in shares if share.staleness is not None]
@@ -99,11 +99,11 @@ def _contributions(study: Study, looks: Mapping[str, Look]) -> Table | None:
     return Table("t-shares", "Who contributed", header, rows, frozenset({1}), places)
 
 
-def timeline(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
-    drawn: list[tuple[Method, list[facts.Job], tuple[str, ...], list[int], float]] = []
+def timeline(study: ReportData, looks: Mapping[str, MethodStyle], parts: Parts) -> str:
+    drawn: list[tuple[Method, list[events.Job], tuple[str, ...], list[int], float]] = []
     for method in study.methods:
-        run, told = method.runs[0], method.facts[0]
-        jobs, last_s = facts.jobs(run.path)
+        run, told = method.runs[0], method.events[0]
+        jobs, last_s = events.jobs(run.path)
         if jobs:
             rows = rows_of(told.groups, told.clients)
             drawn.append((method, jobs, told.groups, rows, window_of(jobs, rows, last_s)))
@@ -115,7 +115,7 @@ def timeline(study: Study, looks: Mapping[str, Look], parts: Parts) -> str:
         for method, jobs, classes, rows, _ in drawn
     }
     method, jobs, _, rows, _ = drawn[0]
-    clients = method.facts[0].clients
+    clients = method.events[0].clients
     said = f"the first {until_s:,.0f} {study.seconds}" if any(until_s < job.ends_s for job in jobs) else "the whole run"
     sample = f" {len(rows)} of the {clients:,} clients, an even sample of each class." if len(rows) < clients else ""
     classes = any(theirs for _, _, theirs, *_ in drawn)

@@ -12,7 +12,7 @@ import numpy as np
 Figure: TypeAlias = dict[str, Any]
 
 
-Line: TypeAlias = Sequence[tuple[float, float]]
+JobQueue: TypeAlias = Sequence[tuple[float, float]]
 """(x, y) with x rising."""
 
 
@@ -26,7 +26,7 @@ MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "
 
 
 @dataclass(frozen=True)
-class Look:
+class MethodStyle:
     """How a method is drawn, the same in every figure."""
 
     place: int

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .events import CLASSES, Job
-from .style import Figure, Look, layout, short, shorts, unit_of
+from .style import Figure, MethodStyle, layout, short, shorts, unit_of
 
 MOST_ROWS = 50
 """Clients in the timeline."""
@@ -52,7 +52,7 @@ def window_of(jobs: Sequence[Job], rows: Sequence[int], last_s: float) -> float:
 
 
 def timeline(
-    jobs: Sequence[Job], classes: Sequence[str], rows: Sequence[int], until_s: float, look: Look, clock: str
+    jobs: Sequence[Job], classes: Sequence[str], rows: Sequence[int], until_s: float, look: MethodStyle, clock: str
 ) -> Figure:
     """A row a client, a bar a job from dispatch to arrival."""
     length, unit = unit_of(until_s)

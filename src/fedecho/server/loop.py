@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from ..core.messages import Command, Event, Fact
+from ..core.messages import Command, Event, LogEntry
 from .server import Server
 
 
@@ -27,17 +27,17 @@ class Journal(Protocol):
 
     def accept(self, event: Event) -> None: ...
 
-    def commit(self, facts: Sequence[Fact]) -> None: ...
+    def commit(self, log: Sequence[LogEntry]) -> None: ...
 
 
 def serve(server: Server, transport: Transport, journal: Journal) -> None:
     """Drive `server` until it is done."""
-    commands, facts = server.start(transport.now_s)
-    journal.commit(facts)
+    commands, log = server.start(transport.now_s)
+    journal.commit(log)
     transport.send(commands)
     while not server.done:
         event = transport.next()
         journal.accept(event)  # what the server does follows from what it heard
-        commands, facts = server.handle(event)
+        commands, log = server.handle(event)
         transport.send(commands)  # clients work while the model is judged
-        journal.commit(facts)
+        journal.commit(log)

@@ -54,7 +54,7 @@ class ServerConfig:
             so long, they are accepted again.
         aggregate_s: seconds of the clock charged for an aggregation.
         predict_s: seconds charged for one inference pass over U where the server makes it.
-        refine_s: seconds charged for one run of a refine stage: after an aggregation, or where it revises a change.
+        stage_s: seconds charged for one run of a stage: after an aggregation, or where it revises a change.
     """
 
     concurrency: int = 25
@@ -67,4 +67,4 @@ class ServerConfig:
     max_change_ratio: float = 20.0
     aggregate_s: float = 0.0
     predict_s: float = 0.0
-    refine_s: float = 0.0
+    stage_s: float = 0.0

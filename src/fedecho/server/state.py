@@ -11,7 +11,7 @@ from ..core.messages import Model, Task
 
 
 @dataclass(slots=True)
-class Ledger:
+class ServerState:
     """All that changes while the server runs; a tree (see `fedecho.core.trees`)."""
 
     clients: int
@@ -20,7 +20,7 @@ class Ledger:
     stages: tuple[State, ...]
     stage_runs: tuple[int, ...]
     average: Tensor | None
-    arrived_buffers: Tensor
+    buffers_sum: Tensor
     idle: list[int]
     away: list[int]
     event_s: float = 0.0

@@ -11,7 +11,7 @@ from typing import Final
 from ..core.errors import ConfigError
 from ..core.keys import Key
 from .groups import dealt_groups, drawn_groups, ranked
-from .job_times import FAST, REGIMES, Exponential, Law, LogNormal, Losses, Uniform, lognormal_factor
+from .job_times import FAST, REGIMES, Exponential, JobTimes, LogNormal, Losses, Uniform, lognormal_factor
 from .population import Population
 from .recorded import recorded_job_times
 from .settings import RUN_PREFIX, TRACE_PREFIX, PopulationConfig, default_counts
@@ -39,7 +39,7 @@ def build(clients: int, key: Key, **settings: object) -> Population:
         raise ConfigError(found + config.faults())
     found += config.faults(clients)
     key = key.fold("population")
-    laws: Sequence[Law] = ()
+    laws: Sequence[JobTimes] = ()
     losses: Sequence[Losses | None] = ()
     # Files are looked at here and not with the settings: a record can be read where what it was made from is not.
     kind, _, path = config.name.partition(":") if isinstance(config.name, str) else ("", "", "")
@@ -70,18 +70,18 @@ def _unknown(name: str, known: list[str]) -> str:
     )
 
 
-def _exponential_laws(clients: int, key: Key, config: PopulationConfig) -> list[Law]:
+def _exponential_laws(clients: int, key: Key, config: PopulationConfig) -> list[JobTimes]:
     sigma = 0.0 if config.sigma is None else config.sigma
     return [Exponential(config.mean_s * lognormal_factor(key.fold("speed", c), sigma)) for c in range(clients)]
 
 
-def _lognormal_laws(clients: int, key: Key, config: PopulationConfig) -> list[Law]:
+def _lognormal_laws(clients: int, key: Key, config: PopulationConfig) -> list[JobTimes]:
     sigma = 1.0 if config.sigma is None else config.sigma
     means_s = (config.mean_s * lognormal_factor(key.fold("speed", c), sigma) for c in range(clients))
     return [LogNormal(mean_s, config.job_sigma) for mean_s in means_s]
 
 
-def _phone_laws(clients: int, key: Key, config: PopulationConfig) -> list[Law]:
+def _phone_laws(clients: int, key: Key, config: PopulationConfig) -> list[JobTimes]:
     # A device of rate 0 is an entry of the list that was never measured.
     relative = [1 / rate for rate in _device_fps() if rate > 0]
     unit_s = config.mean_s / median(relative)
@@ -96,7 +96,7 @@ def _device_fps() -> list[float]:
     return [float(rate) for rate in device_fps()]
 
 
-LAWS: Final[dict[str, Callable[[int, Key, PopulationConfig], list[Law]]]] = {
+LAWS: Final[dict[str, Callable[[int, Key, PopulationConfig], list[JobTimes]]]] = {
     "exponential": _exponential_laws,
     "lognormal": _lognormal_laws,
     "phones": _phone_laws,

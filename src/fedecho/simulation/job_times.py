@@ -12,7 +12,7 @@ from ..core.keys import Key
 _STANDARD_NORMAL: Final = NormalDist()
 
 
-class Law(Protocol):
+class JobTimes(Protocol):
     """How one client's job times are distributed. All times in seconds, training alone, without the network.
 
     Those of a recorded run hold the network that it had.
@@ -63,7 +63,7 @@ class LogNormal:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Empirical:
     """One of `times_s`, each as likely as the others.
 
     Resampled, not played back in order: the place of a job in its client's history depends on what was dispatched
@@ -81,11 +81,11 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Like:
+class ScaledEmpirical:
     """Of mean `mean_s`, and spread as `factors`, whose mean is 1."""
 
     mean_s: float
-    factors: Recorded
+    factors: Empirical
 
     def draw(self, key: Key) -> float:
         return self.mean_s * self.factors.draw(key)
@@ -96,7 +96,7 @@ class Losses:
     """A share `rate` of a client's jobs is lost, and heard of after one of the times `after`."""
 
     rate: float
-    after: Recorded
+    after: Empirical
 
 
 def standard_normal(key: Key) -> float:
@@ -112,7 +112,7 @@ def lognormal_factor(key: Key, sigma: float) -> float:
 FAST: Final = Uniform(1, 2)
 
 
-REGIMES: Final[dict[str, dict[str, Law]]] = {
+REGIMES: Final[dict[str, dict[str, JobTimes]]] = {
     "mild": {"fast": FAST, "medium": Uniform(3, 5), "slow": Uniform(5, 8)},
     "large": {"fast": FAST, "medium": Uniform(3, 5), "slow": Uniform(50, 80)},
 }

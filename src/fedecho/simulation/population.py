@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from ..core.errors import ConfigError
 from ..core.keys import Key
 from .availability import HOURS, Always, Hours, Presence, Window
-from .job_times import Law, Losses, standard_normal
+from .job_times import JobTimes, Losses, standard_normal
 from .settings import GROUPS, PopulationConfig
 
 
@@ -63,7 +63,7 @@ class Population:
     def __init__(
         self,
         key: Key,
-        laws: Sequence[Law],
+        laws: Sequence[JobTimes],
         groups: Sequence[str],
         config: PopulationConfig | None = None,
         losses: Sequence[Losses | None] = (),

@@ -9,15 +9,15 @@ from typing import Final
 from ..core.errors import ConfigError, RecordError
 from ..core.keys import Key
 from ..runs import delays as observed
-from ..runs.delays import Observed
-from .job_times import Law, Like, Losses, Recorded
+from ..runs.delays import RecordedDelays
+from .job_times import Empirical, JobTimes, Losses, ScaledEmpirical
 from .settings import RUN_PREFIX
 
 FEW: Final = 5
 """Recorded jobs from which on a client's job times are its own; with fewer it has its own mean, and others' spread."""
 
 
-def recorded_job_times(clients: int, key: Key, path: str) -> tuple[list[Law], list[Losses | None]]:
+def recorded_job_times(clients: int, key: Key, path: str) -> tuple[list[JobTimes], list[Losses | None]]:
     """Job times and losses as in a recorded run. Raises ConfigError, in one line, if it tells of none."""
     remedy = f"give the folder of a recorded run after `{RUN_PREFIX}`"
     if not Path(path).is_dir():
@@ -37,16 +37,18 @@ def recorded_job_times(clients: int, key: Key, path: str) -> tuple[list[Law], li
     return [laws[client] for client in whose], [losses.get(client) for client in whose]
 
 
-def _fitted(seen: Mapping[int, Observed], key: Key) -> dict[int, Law]:
+def _fitted(seen: Mapping[int, RecordedDelays], key: Key) -> dict[int, JobTimes]:
     """The recorded clients' job times."""
     means = observed.expected_s(seen)
     for enough in (FEW, 2):
         those = [client for client in means if len(seen[client].times_s) >= enough]
-        factors = Recorded(tuple(time / means[client] for client in those for time in seen[client].times_s) or (1.0,))
+        factors = Empirical(tuple(time / means[client] for client in those for time in seen[client].times_s) or (1.0,))
         if those:
             break
-    laws: dict[int, Law] = {
-        client: Recorded(tuple(seen[client].times_s)) if len(seen[client].times_s) >= FEW else Like(mean_s, factors)
+    laws: dict[int, JobTimes] = {
+        client: Empirical(tuple(seen[client].times_s))
+        if len(seen[client].times_s) >= FEW
+        else ScaledEmpirical(mean_s, factors)
         for client, mean_s in means.items()
     }
     for client in seen.keys() - means.keys():
@@ -56,7 +58,7 @@ def _fitted(seen: Mapping[int, Observed], key: Key) -> dict[int, Law]:
     return laws
 
 
-def _fitted_losses(seen: Mapping[int, Observed]) -> dict[int, Losses]:
+def _fitted_losses(seen: Mapping[int, RecordedDelays]) -> dict[int, Losses]:
     """How the recorded clients lose jobs; nothing where none was lost."""
     every = [after_s for jobs in seen.values() for after_s in jobs.lost_s]
     if not every:
@@ -66,7 +68,7 @@ def _fitted_losses(seen: Mapping[int, Observed]) -> dict[int, Losses]:
         # One more job, of the federation's average: a client that lost its only job can still answer, and the reverse.
         client: Losses(
             (len(jobs.lost_s) + usual) / (len(jobs.lost_s) + len(jobs.answered_s) + 1),
-            Recorded(tuple(jobs.lost_s or every)),
+            Empirical(tuple(jobs.lost_s or every)),
         )
         for client, jobs in seen.items()
     }

@@ -9,11 +9,11 @@ from typing import Final
 
 from ..core.errors import ConfigError
 from ..core.keys import Key
-from .job_times import Law, Recorded
+from .job_times import Empirical, JobTimes
 from .settings import TRACE_PREFIX
 
 
-def trace_job_times(clients: int, key: Key, path: str) -> list[Law]:
+def trace_job_times(clients: int, key: Key, path: str) -> list[JobTimes]:
     """The laws of a trace file. Raises ConfigError, in one line, if it cannot be used."""
     if not Path(path).is_file():
         raise ConfigError(
@@ -22,7 +22,7 @@ def trace_job_times(clients: int, key: Key, path: str) -> list[Law]:
     owner, times_s = _read_trace(path)
     if owner == "device":
         # Sorted, so that the order of the lines in the file changes nothing.
-        devices = [Recorded(tuple(times_s[device])) for device in sorted(times_s)]
+        devices = [Empirical(tuple(times_s[device])) for device in sorted(times_s)]
         return [devices[key.fold("device", c).below(len(devices))] for c in range(clients)]
     missing = [c for c in range(clients) if str(c) not in times_s]
     if missing:
@@ -31,7 +31,7 @@ def trace_job_times(clients: int, key: Key, path: str) -> list[Law]:
             f"{path}: no times for {len(missing)} of {clients} clients ({shown}): add lines for them, lower the number "
             "of clients, or name the column `device` to draw each client's device from the file"
         )
-    return [Recorded(tuple(times_s[str(c)])) for c in range(clients)]
+    return [Empirical(tuple(times_s[str(c)])) for c in range(clients)]
 
 
 def _read_trace(path: str) -> tuple[str, dict[str, list[float]]]:

@@ -1,4 +1,4 @@
-"""What a refine stage is: a step of the server's own that composes with any aggregation rule.
+"""What a stage is: a step of the server's own that composes with any aggregation rule.
 
 A stage hears of every update (`on_update`), may revise an accepted change before the rule receives it (`revise`), and
 gets its turn on the aggregated model (`after_aggregate`). It owns its memory and its loss; predicting, distilling and
@@ -13,14 +13,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..algorithms.base import Change, State
+from ..algorithms.base import ClientUpdate, State
 from ..core.keys import Key
 from ..core.messages import Model
-from .compute import LOGITS, Compute, Form
+from .compute import LOGITS, Compute, PredictionFormat
 
 
 class Stage(abc.ABC):
-    """The interface of a refine stage."""
+    """The interface of a stage."""
 
     name: ClassVar[str]
     citation: ClassVar[str] = ""
@@ -41,7 +41,7 @@ class Stage(abc.ABC):
         """The state before the first update; `clients` is N."""
 
     @property
-    def form(self) -> Form:
+    def form(self) -> PredictionFormat:
         """The form in which it wants predictions. Where two stages differ, both get all logits."""
         return LOGITS
 
@@ -50,7 +50,7 @@ class Stage(abc.ABC):
         with N."""
         return 0
 
-    def on_update(self, state: State, change: Change, predictions: Tensor) -> State:
+    def on_update(self, state: State, update: ClientUpdate, predictions: Tensor) -> State:
         """Hear of an update and its client's predictions on U, [P, C] logits or in the form that all stages want; also
         of one refused only for its lateness.
 
@@ -63,14 +63,14 @@ class Stage(abc.ABC):
         return state
 
     def revise(
-        self, state: State, change: Change, model: Model, compute: Compute, key: Key
+        self, state: State, update: ClientUpdate, model: Model, compute: Compute, key: Key
     ) -> tuple[Tensor, State, Mapping[str, float]]:
-        """The change [d] that the rule receives in place of `change.delta`, the state, and numbers worth recording.
+        """The change [d] that the rule receives in place of `update.delta`, the state, and numbers worth recording.
 
         Asked for every accepted update, after `on_update`; `model` is the server's now. Nothing to record means that
         nothing was done.
         """
-        return change.delta, state, {}
+        return update.delta, state, {}
 
     def after_aggregate(
         self, state: State, model: Model, compute: Compute, key: Key

@@ -97,7 +97,7 @@ class CalibratedEcho(Echo):
     def __post_init__(self) -> None:
         if self.top_k:
             raise ConfigError(
-                f"refine.top_k is {self.top_k}: a calibrated teacher needs all of its probabilities; "
+                f"stages.top_k is {self.top_k}: a calibrated teacher needs all of its probabilities; "
                 "set it to 0, or take the stage 'balanced_echo'"
             )
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..algorithms.base import Change
+from ..algorithms.base import ClientUpdate
 from ..core.errors import MissingExtra
 from ..core.keys import Key
 from ..core.messages import Model
@@ -68,13 +68,13 @@ class CentralDP(Stage):
         return Spent()
 
     def revise(
-        self, state: Spent, change: Change, model: Model, compute: Compute, key: Key
+        self, state: Spent, update: ClientUpdate, model: Model, compute: Compute, key: Key
     ) -> tuple[Tensor, Spent, Mapping[str, float]]:
-        norm = float(torch.linalg.vector_norm(change.delta))
-        draws = torch.from_numpy(key.numpy().standard_normal(change.delta.shape)).to(change.delta)
+        norm = float(torch.linalg.vector_norm(update.delta))
+        draws = torch.from_numpy(key.numpy().standard_normal(update.delta.shape)).to(update.delta)
         noise = draws * (self.noise_multiplier * self.clip / self.buffer_size**0.5)
-        delta = change.delta * min(1.0, self.clip / max(norm, 1e-30)) + noise
-        now = {**state.now, change.client: state.now.get(change.client, 0) + 1}
+        delta = update.delta * min(1.0, self.clip / max(norm, 1e-30)) + noise
+        now = {**state.now, update.client: state.now.get(update.client, 0) + 1}
         return delta, replace(state, now=now, clipped=state.clipped + (norm > self.clip)), {}
 
     def after_aggregate(

@@ -85,7 +85,7 @@ class Synthetic:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class PredictionFormat:
     """In what form predictions travel and are kept.
 
     Attributes:
@@ -97,7 +97,7 @@ class Form:
     half: bool = False
 
     @classmethod
-    def asked(cls, extra: Mapping[str, Tensor | float]) -> Form:
+    def asked(cls, extra: Mapping[str, Tensor | float]) -> PredictionFormat:
         """The form that a task asks for."""
         return cls(int(extra.get("top_k", 0)), bool(extra.get("half", 0)))
 
@@ -123,7 +123,7 @@ class Form:
         return logits.clamp(-largest, largest).half()
 
 
-LOGITS = Form()
+LOGITS = PredictionFormat()
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -148,7 +148,7 @@ class Compute(Protocol):
         """C."""
         ...
 
-    def predict(self, model: Model, inputs: Tensor | None = None, form: Form = LOGITS) -> Tensor:
+    def predict(self, model: Model, inputs: Tensor | None = None, form: PredictionFormat = LOGITS) -> Tensor:
         """The model's predictions on `inputs`, [P, C] logits, or in another form; by default on all of U."""
         ...
 

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..algorithms.base import Change
+from ..algorithms.base import ClientUpdate
 from ..core import topk as sparse
 from ..core.keys import Key
 from ..core.messages import Model
 from .bank import Bank
 from .base import Stage
-from .compute import Compute, Distillation, Form, Loss
+from .compute import Compute, Distillation, Loss, PredictionFormat
 
 LOGIT_ADJUSTMENT = (
     "@inproceedings{menon2021longtail, title={Long-tail learning via logit adjustment}, author={Menon, Aditya Krishna "
@@ -100,8 +100,8 @@ class Echo(Stage):
     # -- the bank
 
     @property
-    def form(self) -> Form:
-        return Form(self.top_k, not self.top_k and self.row_dtype == "float16")
+    def form(self) -> PredictionFormat:
+        return PredictionFormat(self.top_k, not self.top_k and self.row_dtype == "float16")
 
     def init(self, clients: int) -> Bank:
         return Bank()
@@ -111,8 +111,8 @@ class Echo(Stage):
         sums = 0 if self.top_k else 8 * classes * predictions
         return rows * predictions * self.form.bytes(classes) + sums
 
-    def on_update(self, state: Bank, change: Change, predictions: Tensor) -> Bank:
-        return self.put(state, change.client, predictions, change.version - change.staleness)
+    def on_update(self, state: Bank, update: ClientUpdate, predictions: Tensor) -> Bank:
+        return self.put(state, update.client, predictions, update.version - update.staleness)
 
     def moved(self, state: Bank, keep: Callable[[Tensor], Tensor]) -> Bank:
         return replace(state, rows={client: keep(row) for client, row in state.rows.items()})

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..algorithms.base import Change
+from ..algorithms.base import ClientUpdate
 from ..core.keys import Key
 from ..core.messages import Model
 from .base import Stage
@@ -140,31 +140,31 @@ class FedRevive(Stage):
         return Memory()
 
     def revise(
-        self, state: Memory, change: Change, model: Model, compute: Compute, key: Key
+        self, state: Memory, update: ClientUpdate, model: Model, compute: Compute, key: Key
     ) -> tuple[Tensor, Memory, Mapping[str, float]]:
-        state = self.remember(state, change, compute, key.fold("probe"))
-        if not change.staleness:
-            return change.delta, state, {}
+        state = self.remember(state, update, compute, key.fold("probe"))
+        if not update.staleness:
+            return update.delta, state, {}
         due = state.inputs is None or state.heard - state.made_at >= self.generate_every
         if due and state.heard > self.generate_after:
             state = self.grow(state, model, compute, key.fold("synthesize"))
         if state.heard <= self.distill_after or state.inputs is None:
-            return change.delta, state, {}
+            return update.delta, state, {}
         weights, loss = self.distilled(state, model, compute, key.fold("distill"))
-        beta = self.beta(change.staleness)
-        delta = (1.0 - beta) * change.delta + beta * (weights - model.weights)
+        beta = self.beta(update.staleness)
+        delta = (1.0 - beta) * update.delta + beta * (weights - model.weights)
         return delta, state, {"beta": beta, "pool": len(state.inputs), "loss": loss}
 
-    def remember(self, state: Memory, change: Change, compute: Compute, key: Key) -> Memory:
+    def remember(self, state: Memory, update: ClientUpdate, compute: Compute, key: Key) -> Memory:
         """The client's model becomes the newest teacher; its first two models tell its class proportions."""
-        model = Model(change.version - change.staleness, change.weights, change.buffers)
-        teachers = (*state.teachers, Teacher(change.client, model))[-self.teachers :]
-        guesses = state.guesses.get(change.client, ())
+        model = Model(update.version - update.staleness, update.weights, update.buffers)
+        teachers = (*state.teachers, Teacher(update.client, model))[-self.teachers :]
+        guesses = state.guesses.get(update.client, ())
         if len(guesses) < 2:
             probes = key.numpy().standard_normal((self.probes, *compute.shape), dtype=np.float32)
-            logits = compute.predict(model, torch.from_numpy(probes).to(change.weights.device))
+            logits = compute.predict(model, torch.from_numpy(probes).to(update.weights.device))
             guesses = (*guesses, (logits / self.probe_temperature).softmax(-1).mean(0))
-        known = {**state.guesses, change.client: guesses}
+        known = {**state.guesses, update.client: guesses}
         return replace(state, teachers=teachers, guesses=known, heard=state.heard + 1)
 
     def grow(self, state: Memory, model: Model, compute: Compute, key: Key) -> Memory:

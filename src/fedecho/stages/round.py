@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..algorithms.base import Change
+from ..algorithms.base import ClientUpdate
 from ..core.keys import Key
 from ..core.messages import Model
 from .base import Stage
@@ -63,8 +63,8 @@ class Round(Stage):
     def init(self, clients: int) -> dict[int, Tensor]:
         return {}
 
-    def on_update(self, state: dict[int, Tensor], change: Change, predictions: Tensor) -> dict[int, Tensor]:
-        return {**state, change.client: predictions}
+    def on_update(self, state: dict[int, Tensor], update: ClientUpdate, predictions: Tensor) -> dict[int, Tensor]:
+        return {**state, update.client: predictions}
 
     def after_aggregate(
         self, state: dict[int, Tensor], model: Model, compute: Compute, key: Key

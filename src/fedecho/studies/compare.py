@@ -40,7 +40,7 @@ class Failure:
     reason: str
 
 
-def do(job: Job) -> Result:
+def run_job(job: Job) -> Result:
     """Run a job, continue it, or take its result if it is there.
 
     Raises:
@@ -61,18 +61,18 @@ def _decides(config: Config) -> dict[str, Any]:
     return {name: table for name, table in config.to_dict().items() if name not in ("variants", "records")}
 
 
-def _do_there(label: str, seed: int, tables: dict[str, Any], out: Path) -> Result | Failure:
-    """`do` in another process, which finds a user's own rule by its name; only the command line prints."""
+def _run_in_worker(label: str, seed: int, tables: dict[str, Any], out: Path) -> Result | Failure:
+    """`run_job` in another process, which finds a user's own rule by its name; only the command line prints."""
     # Ctrl-C stops each run at a checkpoint; a forkserver that an executor started blocks it for all that it forks
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            return do(Job(label, seed, Config.from_dict(tables), out))
+            return run_job(Job(label, seed, Config.from_dict(tables), out))
         except (Diverged, Stalled) as fault:
             return Failure(f"{type(fault).__name__.lower()}: {fault}")
 
 
-def do_all(
+def run_jobs(
     jobs: Sequence[Job], processes: int, finished: Callable[[Job, Result | Failure], None] | None = None
 ) -> list[Result | Failure]:
     """All jobs, at most `processes` at once; `finished` hears of each as it ends. Results in the order of `jobs`.
@@ -89,7 +89,7 @@ def do_all(
     once: dict[str, Any] = {"max_tasks_per_child": 1} if sys.version_info >= (3, 11) else {}
     with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, **once) as pool:
         futures = {
-            pool.submit(_do_there, job.label, job.seed, job.config.to_dict(), job.out): place
+            pool.submit(_run_in_worker, job.label, job.seed, job.config.to_dict(), job.out): place
             for place, job in enumerate(jobs)
         }
         try:
@@ -130,7 +130,7 @@ def folder_of(method: str) -> str:
     return method.replace(":", "_").replace("/", "_")
 
 
-def note(out: Path, methods: Sequence[str], seeds: Sequence[int], reference: str) -> None:
+def write_manifest(out: Path, methods: Sequence[str], seeds: Sequence[int], reference: str) -> None:
     """Leave in a comparison's folder what it is, for whoever reads it later. Methods of an earlier call stay in it."""
     before = comparison(out)
     names = [*before.get("methods", []), *methods]
@@ -145,7 +145,7 @@ def note(out: Path, methods: Sequence[str], seeds: Sequence[int], reference: str
     (out / COMPARISON).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
-def gather(jobs: Sequence[Job], results: Sequence[Result | Failure]) -> tuple[list[Run], dict[str, list[str]]]:
+def collect(jobs: Sequence[Job], results: Sequence[Result | Failure]) -> tuple[list[Run], dict[str, list[str]]]:
     """The runs of a comparison with their curves, method by method, and the reasons of those that failed."""
     runs: list[Run] = []
     failures: dict[str, list[str]] = {}

@@ -73,7 +73,7 @@ def own_grid(tables: Mapping[str, Any], method: str) -> dict[str, tuple[float, .
         ConfigError: when its class names none.
     """
     config = Config.from_dict(resolve(tables, method))
-    owner, table = (config.refine[-1], "refine") if config.refine else (config.algorithm, "algorithm")
+    owner, table = (config.stages[-1], "stages") if config.stages else (config.algorithm, "algorithm")
     if not owner.grid:
         raise ConfigError(f"{method} brings no grid of its own; give one with --grid {table}.KEY=v1,v2,…")
     return {f"{table}.{name}": values for name, values in owner.grid.items()}
