@@ -1,7 +1,7 @@
 """Many clients as one batched program: what each would have got alone, but for rounding.
 
-Both ways are computed in float64. In float32 two correct kernels may take two sides of a ReLU or two maxima of a pooling
-window; that changes a step by far more than rounding does, and depends on the processor.
+Both ways are computed in float64. In float32 two correct kernels may take two sides of a ReLU or two maxima of a
+pooling window; that changes a step by far more than rounding does, and depends on the processor.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def learner(model: dict[str, Any], algorithm: str = "fedbuff", dataset: str = "d
             "model": model,
         }
     )  # fmt: skip
-    return prepare(config).learner.in_float64()
+    return prepare(config).learner
 
 
 def jobs(of: Learner, extra: dict[str, Any] | None = None) -> list[tuple[Task, Model]]:
@@ -71,14 +71,17 @@ def jobs(of: Learner, extra: dict[str, Any] | None = None) -> list[tuple[Task, M
 
 
 def assert_alike(of: Learner, work: list[tuple[Task, Model]]) -> list[tuple[TrainResult, TrainResult]]:
-    assert of.dtype == torch.float64
-    together, alone = of.train_many(work), [of.train(*job) for job in work]
+    exact = of.in_float64()
+    work = [
+        (task, replace(model, weights=model.weights.double(), buffers=model.buffers.double())) for task, model in work
+    ]
+    together, alone = exact.train_many(work), [exact.train(*job) for job in work]
     for (_, model), one, other in zip(work, together, alone, strict=True):
         assert one.task == other.task
         assert one.num_examples == other.num_examples
         moved = torch.linalg.vector_norm(other.weights - model.weights)
         assert moved > 0
-        assert torch.linalg.vector_norm(one.weights - other.weights) < CLOSE * moved
+        assert torch.linalg.vector_norm(one.weights - other.weights) < CLOSE * moved, "trained differently"
         assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=CLOSE)
         assert one.extra.keys() == other.extra.keys()
         for name, value in other.extra.items():
@@ -189,6 +192,27 @@ class Centred(Plain):
         return super().forward(x - x.mean(0))
 
 
+class Faint(Plain):
+    """Its examples influence each other by less than float32 could tell from rounding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - 1e-4 * x.mean(0))
+
+
+class Single(Plain):
+    """It converts to float32 itself, and so fails in float64."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
+class SingleCentred(Centred):
+    """As `Single`; its examples influence each other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
 class Own(MLP):
     """Another forward pass than that of the class whose `forward_many` it has."""
 
@@ -207,7 +231,7 @@ def synthetic(build: Callable[..., nn.Module], shape: tuple[int, ...], **client:
         labels[:, 0] = 1
         data = replace(data, inputs=inputs, labels=labels, unlabeled=inputs[:3], causal=True)
     how = ClientConfig(**{"epochs": 2, "batch_size": 10, **client})
-    return Learner(lambda: build(shape, 4), data, how, Key(11)).in_float64()
+    return Learner(lambda: build(shape, 4), data, how, Key(11))
 
 
 @pytest.mark.parametrize(
@@ -248,9 +272,46 @@ def test_a_client_without_examples_stays_where_it_is() -> None:
     assert together.metrics == one.train(*work[1]).metrics == {"loss": 0.0}
 
 
-@pytest.mark.parametrize("build", [Centred, Own])
+@pytest.mark.parametrize("build", [Centred, Faint, SingleCentred, Own])
 def test_a_module_whose_gradients_are_others_in_a_batch_is_found_out(build: Callable[..., nn.Module]) -> None:
     assert "other gradients" in (synthetic(build, (6,)).batching_unsupported_reason or "")
+
+
+@pytest.mark.parametrize("build", [Centred, Faint, Own])
+def test_the_comparison_of_updates_finds_a_wrong_module(build: Callable[..., nn.Module]) -> None:
+    one = synthetic(build, (6,))
+    with pytest.raises(AssertionError, match="trained differently"):
+        assert_alike(one, jobs(one))
+
+
+def test_the_comparison_of_updates_finds_a_wrong_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`forward_many` is wrong by a millionth."""
+    one, many = synthetic(MLP, (6,)), MLP.forward_many
+    assert_alike(one, jobs(one))
+    monkeypatch.setattr(MLP, "forward_many", lambda self, state, inputs: many(self, state, inputs) * (1 + 1e-6))
+    with pytest.raises(AssertionError, match="trained differently"):
+        assert_alike(one, jobs(one))
+
+
+def test_a_module_that_fails_in_float64_is_judged_in_float32() -> None:
+    assert synthetic(Single, (6,)).batching_unsupported_reason is None
+
+
+@pytest.mark.parametrize("build", [LeNet5, Single])
+def test_asking_whether_jobs_can_be_batched_changes_nothing(build: Callable[..., nn.Module]) -> None:
+    shape = (1, 28, 28) if build is LeNet5 else (6,)
+    one, other = synthetic(build, shape), synthetic(build, shape)
+    addresses = [p.data_ptr() for p in one.module.parameters()]
+    drawn, start = torch.get_rng_state(), one.initial().weights.clone()
+    assert one.batching_unsupported_reason is None
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert [p.data_ptr() for p in one.module.parameters()] == addresses
+    assert {p.dtype for p in one.module.parameters()} == {torch.float32}
+    assert torch.equal(one.initial().weights, start)
+    for asked, unasked in zip(one.train_many(jobs(one)), other.train_many(jobs(other)), strict=True):
+        assert asked.weights.dtype == torch.float32
+        assert torch.equal(asked.weights, unasked.weights)
+    assert torch.equal(one.train(*jobs(one)[0]).weights, other.train(*jobs(other)[0]).weights)
 
 
 # -- the executor

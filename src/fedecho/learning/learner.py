@@ -285,14 +285,16 @@ class Learner:
         examples, sizes = torch.arange(first, first + n, device=self.device), (n, max(1, n // 2))
         try:
             probe = self.in_float64(first, first + n)
-            alone = [probe._gradient_of(examples[:size] - first) for size in sizes]
+            probe._gradient_of(examples - first)
         except Exception:  # whatever torch or the module raises, for instance because the module converts to float32
-            return self._disagreement([self._gradient_of(examples[:size]) for size in sizes], examples, sizes)
-        return probe._disagreement(alone, examples - first, sizes)
+            return self._disagreement(examples, sizes)
+        return probe._disagreement(examples - first, sizes)
 
     def in_float64(self, first: int = 0, end: int | None = None) -> Learner:
-        """A learner in float64, of a copy of the module, with this one's initial model, settings and keys. With `end` it
-        has one client, who holds the examples from `first` to `end`, and no unlabeled data."""
+        """A learner in float64, of a copy of the module, with this one's initial model, settings and keys.
+
+        With `end` it has one client, who holds the examples from `first` to `end`, and no unlabeled data.
+        """
         data = self.data
         if end is not None:
             inputs, labels = data.inputs[first:end], data.labels[first:end]
@@ -315,9 +317,11 @@ class Learner:
             F.cross_entropy(*_predicted(self.module(inputs), labels)).backward()  # type: ignore[no-untyped-call]
         return self._gradient.clone()
 
-    def _disagreement(self, alone: Sequence[Tensor], examples: Tensor, sizes: Sequence[int]) -> str | None:
-        """How the gradients of jobs in a batch differ from those `alone`, each [d], if they do. Each job has the first
-        of the examples [B], as many as its size says."""
+    def _disagreement(self, examples: Tensor, sizes: Sequence[int]) -> str | None:
+        """How the gradients of jobs in a batch differ from what each gets alone, if they do.
+
+        Each job has the first of the examples [B], as many as its size says.
+        """
         jobs, start, own_sizes = len(sizes), self._initial, torch.tensor(sizes, device=self.device)[:, None]
         own = (torch.arange(len(examples), device=self.device) < own_sizes).to(self.dtype) / own_sizes
         weights, buffers = start.weights.repeat(jobs, 1), start.buffers.repeat(jobs, 1)
@@ -330,7 +334,8 @@ class Learner:
         except Exception as fault:  # whatever torch or the module raises
             message = str(fault).strip() or type(fault).__name__
             return f"cannot be batched over weights ({message.splitlines()[0]})"
-        for batched, single in zip(torch.cat([g.flatten(1) for g in gradients], 1), alone, strict=True):
+        for size, batched in zip(sizes, torch.cat([g.flatten(1) for g in gradients], 1), strict=True):
+            single = self._gradient_of(examples[:size])
             if not float((batched - single).abs().max()) <= GRADIENT_TOLERANCE[self.dtype] * float(single.abs().max()):
                 return "has other gradients in a batch of jobs than alone: its examples seem to influence each other"
         return None
