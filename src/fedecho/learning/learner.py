@@ -198,13 +198,13 @@ class Learner:
     # -- a client's work
 
     def train(self, task: Task, model: Model) -> TrainResult:
-        """Local training of the task's client from `model`; predicts on U where the task asks (`extra["predict"]`)."""
+        """Local training of the task's client from `model`; predicts on U where the task asks (`request.predictions`)."""
         with self._timed("train_s"):
             update = self._train(task, model)
-        if not task.extra.get("predict"):
+        if task.request.predictions is None:
             return update
         with self._timed("infer_s"):
-            predictions = self._outputs(self._unlabeled, PredictionFormat.asked(task.extra))
+            predictions = self._outputs(self._unlabeled, task.request.predictions)
         return TrainResult(
             update.task, update.weights, update.buffers, update.num_examples, update.metrics, predictions, update.extra
         )
@@ -212,7 +212,7 @@ class Learner:
     def _train(self, task: Task, model: Model) -> TrainResult:
         first, end = self.data.offsets[task.client], self.data.offsets[task.client + 1]
         n, how, rule = end - first, self.client, self.rule
-        lr = how.lr * float(task.extra.get("lr_scale", 1.0))
+        lr = how.lr * task.request.lr_scale
         key = self._key.fold("train", task.client, task.id, task.version)
         orders = key.numpy()
         self._load(model)
@@ -306,9 +306,9 @@ class Learner:
             updates = self._train_many(jobs)
         with self._timed("infer_s"):
             for place, (task, _) in enumerate(jobs):
-                if task.extra.get("predict"):
+                if task.request.predictions is not None:
                     self._load(Model(0, updates[place].weights, updates[place].buffers))
-                    predictions = self._outputs(self._unlabeled, PredictionFormat.asked(task.extra))
+                    predictions = self._outputs(self._unlabeled, task.request.predictions)
                     updates[place] = replace(updates[place], predictions=predictions)
         return updates
 
@@ -319,7 +319,7 @@ class Learner:
         drawing = [(offsets[task.client], n, key.numpy()) for (task, _), n, key in zip(jobs, sizes, keys, strict=True)]
         plan = schedule(drawing, how.batch_size, how.epochs, how.steps)
         jobs = [jobs[place] for place in plan.order]
-        lrs = [how.lr * float(task.extra.get("lr_scale", 1.0)) for task, _ in jobs]
+        lrs = [how.lr * task.request.lr_scale for task, _ in jobs]
         start = torch.stack([model.weights for _, model in jobs])
         buffers = torch.stack([model.buffers for _, model in jobs])
         self.module.train()
