@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fedecho import Config, resume, run
 from fedecho.core.errors import ConfigError
 from fedecho.core.keys import Key
-from fedecho.core.messages import Model, Task, TrainResult
+from fedecho.core.messages import Model, Request, Task, TrainResult
 from fedecho.executors.inline import Inline
 from fedecho.executors.vectorized import Vectorized
 from fedecho.experiment.build import prepare
@@ -118,7 +118,7 @@ def test_every_setting_of_the_clients(client: dict[str, Any]) -> None:
 def test_step_factors_and_predictions_are_each_job_s_own() -> None:
     one = learner({"name": "mlp", "hidden": [16]})
     work = [
-        (Task(t.id, t.client, t.version, 0.0, {"lr_scale": 1.0 / (1 + i), "predict": i % 2, **how.asking()}), model)
+        (Task(t.id, t.client, t.version, 0.0, request=Request(1.0 / (1 + i), how if i % 2 else None)), model)
         for i, ((t, model), how) in enumerate(
             zip(jobs(one), [PredictionFormat(), PredictionFormat(half=True), PredictionFormat(3)] * 2, strict=True)
         )
@@ -260,8 +260,11 @@ def test_everything_at_once() -> None:
     one = learner(
         {"name": "mlp", "hidden": [16]}, "fedasync", momentum=0.5, weight_decay=0.05, clip=0.3, steps=9, lr=0.1
     )
-    work = jobs(one, {"lr_scale": 0.5})
-    assert_alike(one, [work[0], (replace(work[1][0], extra={"lr_scale": 2.0}), work[1][1]), *work[2:]])
+    work = [
+        (replace(task, request=Request(2.0 if place == 1 else 0.5)), model)
+        for place, (task, model) in enumerate(jobs(one))
+    ]
+    assert_alike(one, work)
 
 
 def test_a_client_without_examples_stays_where_it_is() -> None:

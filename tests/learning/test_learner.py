@@ -21,7 +21,7 @@ from fedecho.algorithms.fedasync import Proximal
 from fedecho.config.config import Config
 from fedecho.core.errors import ConfigError
 from fedecho.core.keys import Key
-from fedecho.core.messages import Model, Task
+from fedecho.core.messages import Model, Request, Task
 from fedecho.data.federation import Federation
 from fedecho.experiment.build import prepare
 from fedecho.learning.learner import Learner
@@ -160,7 +160,7 @@ def test_the_proximal_rule_is_the_gradient_of_its_penalty() -> None:
 def test_the_task_scales_the_step() -> None:
     halved, plain = (learner(mlp, federation(), ClientConfig(lr=lr)) for lr in (0.1, 0.05))
     model = plain.initial()
-    scaled = halved.train(Task(1, 0, 0, 0.0, {"lr_scale": 0.5}), model)
+    scaled = halved.train(Task(1, 0, 0, 0.0, request=Request(0.5)), model)
     assert torch.equal(scaled.weights, plain.train(Task(1, 0, 0, 0.0), model).weights)
 
 

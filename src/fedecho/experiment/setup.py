@@ -15,7 +15,8 @@ from ..executors.base import Executor
 from ..learning.learner import Learner
 from ..objectives.base import Metric
 from ..runs.environment import environment
-from ..server.server import Server, common_format
+from ..server.server import Server
+from ..server.stage_runner import common_format
 from ..simulation.population import Population
 
 Judge = Callable[[Model], Mapping[str, float | None]]

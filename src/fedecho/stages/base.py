@@ -30,7 +30,7 @@ class Stage(abc.ABC):
     """Whether `on_update` is to be given predictions on U. Where no stage needs them, no client makes any."""
     needs_compute: ClassVar[bool] = True
     """Whether it asks the `Compute` for anything."""
-    alone: ClassVar[bool] = False
+    exclusive: ClassVar[bool] = False
     """Whether the stage protects what changes hold: then no other stage may look at them, the rule may let them out as
     a plain sum only, and the model may hold nothing but weights."""
     every: int = 1

@@ -56,7 +56,7 @@ class CentralDP(Stage):
     )
     needs_predictions = False
     needs_compute = False
-    alone = True
+    exclusive = True
     grid: ClassVar[dict[str, tuple[float, ...]]] = {"clip": (0.1, 0.3, 1.0, 3.0)}
     clip: float = 1.0
     noise_multiplier: float = 1.0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import torch
 from torch import Tensor
 
-from ..core import topk as sparse
+from ..core.formats import LOGITS as LOGITS
+from ..core.formats import PredictionFormat as PredictionFormat
 from ..core.keys import Key
 from ..core.messages import Model
 
@@ -82,48 +82,6 @@ class Synthetic:
     inputs: Tensor
     labels: Tensor
     loss: float
-
-
-@dataclass(frozen=True, slots=True)
-class PredictionFormat:
-    """In what form predictions travel and are kept.
-
-    Attributes:
-        top_k: keep the k most probable classes, as `fedecho.core.topk` packs them: [P, 3k + 2] int16. 0: all logits.
-        half: all logits, [P, C], as float16 instead of float32.
-    """
-
-    top_k: int = 0
-    half: bool = False
-
-    @classmethod
-    def asked(cls, extra: Mapping[str, Tensor | float]) -> PredictionFormat:
-        """The form that a task asks for."""
-        return cls(int(extra.get("top_k", 0)), bool(extra.get("half", 0)))
-
-    def asking(self) -> dict[str, float]:
-        """What a task says that asks for this form."""
-        return {} if self == LOGITS else {"top_k": float(self.top_k), "half": float(self.half)}
-
-    def width(self, classes: int) -> int:
-        """Numbers a prediction."""
-        return sparse.width(min(self.top_k, classes)) if self.top_k else classes
-
-    def bytes(self, classes: int) -> int:
-        """Bytes a prediction."""
-        return self.width(classes) * (2 if self.top_k or self.half else 4)
-
-    def of(self, logits: Tensor) -> Tensor:
-        """Logits [P, C] in this form."""
-        if self.top_k:
-            return sparse.pack(logits, self.top_k)
-        if not self.half:
-            return logits
-        largest = torch.finfo(torch.float16).max  # an infinity could never be taken out of a running sum again
-        return logits.clamp(-largest, largest).half()
-
-
-LOGITS = PredictionFormat()
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
