@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fedecho import Config, ConfigError, MissingExtra, replay, run
 from fedecho.algorithms.fedbuff import FedBuff
 from fedecho.core.keys import Key
 from fedecho.core.messages import Model
+from fedecho.experiment.build import prepare
 from fedecho.server.server import Server
 from fedecho.server.settings import Stop
 from fedecho.stages.central_dp import CentralDP, Spent
@@ -92,7 +94,7 @@ def test_a_run_tells_what_it_spent_and_is_replayed(tmp_path: Path) -> None:
     private = read("fedbuff+central_dp", central_dp={"clip": 0.5, "noise_multiplier": 0.05})
     (stage,) = private.stages
     assert isinstance(stage, CentralDP)
-    assert stage.buffer_size == 3  # the rule's
+    assert prepare(private).server.stages == (replace(stage, buffer_size=3),)  # the rule's
     result = run(private, tmp_path / "run")
     plain = run(read("fedbuff"))
     assert result.model_sha256 != plain.model_sha256

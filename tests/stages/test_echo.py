@@ -27,7 +27,8 @@ from fedecho.stages.balanced_echo import BalancedEcho
 from fedecho.stages.bank import Bank
 from fedecho.stages.calibrated_echo import CalibratedEcho, calibrated
 from fedecho.stages.compute import Distillation, Loss
-from fedecho.stages.echo import Echo, uncertainty
+from fedecho.stages.echo import Echo
+from fedecho.stages.losses import CLASSES
 from helpers import Hand, Log, Quadratics, change, drive, make_server, population, transport_for, vec
 
 logits = st.floats(-40, 40, width=32)
@@ -54,13 +55,13 @@ def bank_of(echo: Echo, rows: dict[int, torch.Tensor], versions: dict[int, int] 
 
 @given(st.lists(logits, min_size=2, max_size=12))
 def test_uncertainty_is_the_entropy_over_its_largest_value(z: list[float]) -> None:
-    h = float(uncertainty(torch.tensor(z, dtype=torch.float64).softmax(-1)))
+    h = float(CLASSES.uncertainty(torch.tensor(z, dtype=torch.float64).softmax(-1)))
     assert -1e-12 <= h <= 1 + 1e-12
     assert h == pytest.approx(entropy(softmax(z)), abs=1e-9)
 
 
 def test_a_certain_teacher_has_no_uncertainty_and_a_uniform_one_has_all() -> None:
-    h = uncertainty(torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0]]))
+    h = CLASSES.uncertainty(torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0]]))
     assert h.tolist() == pytest.approx([0, 1, 0.5])
 
 
@@ -133,16 +134,16 @@ def weighted(weights: list[float], values: list[list[float]]) -> list[float]:
 
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
-@pytest.mark.parametrize("teachers", ["uniform", "certainty", "staleness"])
-def test_the_teacher_is_the_weighted_mean_of_the_rows(average: Any, temperature: float, teachers: Any) -> None:
-    echo = Echo(average=average, temperature=temperature, teachers=teachers, staleness_power=2.0)
+@pytest.mark.parametrize("teacher_weights", ["uniform", "certainty", "staleness"])
+def test_the_teacher_is_the_weighted_mean_of_the_rows(average: Any, temperature: float, teacher_weights: Any) -> None:
+    echo = Echo(average=average, temperature=temperature, teacher_weights=teacher_weights, staleness_power=2.0)
     p = echo.ensemble(bank_of(echo, TENSORS, {3: 0, 1: 4, 7: 5}), version=6)
     z = [row[0] for row in ROWS.values()]
     weights = {
         "uniform": [1.0, 1.0, 1.0],
         "certainty": [1 - entropy(softmax(row)) for row in z],
         "staleness": [(1 + 6 - 0) ** -2, (1 + 6 - 4) ** -2, (1 + 6 - 5) ** -2],
-    }[teachers]
+    }[teacher_weights]
     if average == "logits":
         want = softmax(weighted(weights, z), temperature)
     else:
@@ -152,7 +153,7 @@ def test_the_teacher_is_the_weighted_mean_of_the_rows(average: Any, temperature:
 
 
 def test_a_balanced_echo_takes_the_labels_that_a_teacher_expects_out_of_its_logits() -> None:
-    balanced = BalancedEcho(prior=0.5, prior_floor=0.01)
+    balanced = BalancedEcho(prior_strength=0.5, prior_floor=0.01)
     rows = {0: torch.tensor([[4.0, 0.0, 1.0], [2.0, 2.0, 0.0]]), 5: torch.tensor([[0.0, 3.0, 0.0], [0.0, 0.0, 0.0]])}
     by_hand = []
     for u in range(2):
@@ -225,28 +226,31 @@ class Says:
         return self.logits
 
 
-@pytest.mark.parametrize("own", [0.0, 0.25, 1.0])
-def test_a_calibrated_echo_averages_the_bank_and_the_server_both_calibrated(own: float) -> None:
-    echo, model = CalibratedEcho(own=own, target="uniform"), Model(torch.zeros(1), torch.zeros(0), 3)
+@pytest.mark.parametrize("server_weight", [0.0, 0.25, 1.0])
+def test_a_calibrated_echo_averages_the_bank_and_the_server_both_calibrated(server_weight: float) -> None:
+    echo, model = (
+        CalibratedEcho(server_weight=server_weight, target="uniform"),
+        Model(torch.zeros(1), torch.zeros(0), 3),
+    )
     rows = {0: torch.tensor([[6.0, 0.0], [2.0, 0.0]]), 4: torch.tensor([[2.0, 0.0], [0.0, 0.0]])}  # mean 4 and 1
     server = torch.tensor([[-3.0, 0.0], [-4.0, 0.0]])
     p = echo.teacher(bank_of(echo, rows), model, Says(server))  # type: ignore[arg-type]
-    difference = (1 - own) * 1.5 + own * 0.5  # 4 − 2.5 and −3 + 3.5
+    difference = (1 - server_weight) * 1.5 + server_weight * 0.5  # 4 − 2.5 and −3 + 3.5
     assert p[:, 0].tolist() == pytest.approx([sigmoid(difference), sigmoid(-difference)], abs=0.01)
 
 
 def test_a_calibrated_echo_can_aim_at_what_all_teachers_expect_together() -> None:
-    echo = CalibratedEcho(own=0.0, target="mean")
+    echo = CalibratedEcho(server_weight=0.0, target="mean")
     rows = {0: torch.tensor([[3.0, 0.0], [3.0, 0.0]]), 4: torch.tensor([[1.0, 0.0], [-1.0, 0.0]])}
     expected = (sigmoid(3.0) + 0.5) / 2
     p = echo.teacher(bank_of(echo, rows), Model(torch.zeros(1), torch.zeros(0), 3), Says(torch.zeros(2, 2)))  # type: ignore[arg-type]
     assert float(p[:, 0].mean()) == pytest.approx(expected, abs=0.01)
     bank = echo.put(bank_of(echo, rows), 0, rows[4], 5)  # who said more left
-    assert echo.wanted(bank, 2).tolist() == pytest.approx([0.5, 0.5])
+    assert echo.target_shares(bank, 2).tolist() == pytest.approx([0.5, 0.5])
 
 
 def test_by_default_a_class_that_few_expect_is_raised_to_an_even_share() -> None:
-    echo = CalibratedEcho(own=0.0)
+    echo = CalibratedEcho(server_weight=0.0)
     rows = {0: torch.tensor([[3.0, 0.0], [3.0, 0.0]]), 4: torch.tensor([[1.0, 0.0], [-1.0, 0.0]])}
     expected = (sigmoid(3.0) + 0.5) / 2
     p = echo.teacher(bank_of(echo, rows), Model(torch.zeros(1), torch.zeros(0), 3), Says(torch.zeros(2, 2)))  # type: ignore[arg-type]
@@ -278,7 +282,7 @@ def test_the_row_remembers_the_version_its_model_started_from() -> None:
 
 @settings(max_examples=30)
 @given(
-    teachers=st.sampled_from(["uniform", "certainty", "staleness"]),
+    teacher_weights=st.sampled_from(["uniform", "certainty", "staleness"]),
     average=st.sampled_from(["logits", "probabilities"]),
     row_dtype=st.sampled_from(["float32", "float16"]),
     max_rows=st.sampled_from([None, 1, 3]),
@@ -292,7 +296,7 @@ def test_the_incremental_mean_stays_the_mean_of_the_rows(scale: float, seed: int
     for step in range(200):
         client = int(torch.randint(9, (), generator=generator))
         if client in bank.rows and step % 5 == 0:
-            bank = echo.evict(bank, client)
+            bank = bank.evict(client, echo.contribution(bank))
             heard.remove(client)
         else:
             row = scale * torch.randn(4, 3, generator=generator)
@@ -325,7 +329,7 @@ def test_probabilities_that_nobody_gives_any_more_never_make_the_teacher_negativ
         for i in range(5):
             bank = echo.put(bank, 1 + (i + order) % 5, noisy[(i * 2 + order) % 5], 0)
         for i in range(5):
-            bank = echo.evict(bank, 1 + i)
+            bank = bank.evict(1 + i, echo.contribution(bank))
         assert bank.total is not None
         worst = min(worst, float(bank.total.min()))
         p = echo.ensemble(bank, 1)
@@ -442,7 +446,7 @@ def test_distilling_moves_a_real_student_to_the_teacher(optimizer: Any) -> None:
     after = float(echo.loss(p)(student.predict(replace(model, weights=weights)), everything))
     assert after < 0.2 * before
     assert told["rows"] == 1
-    assert told["uncertainty"] == pytest.approx(float(uncertainty(p).mean()))
+    assert told["uncertainty"] == pytest.approx(float(CLASSES.uncertainty(p).mean()))
     assert torch.equal(model.weights, untouched)
 
 
@@ -475,11 +479,11 @@ def test_batches_go_through_all_of_u_before_any_example_comes_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("passes", "batch_size", "wanted"),
+    ("max_passes", "batch_size", "wanted"),
     [(0.0, 10, 6), (0.5, 10, 2), (1.0, 10, 3), (9.0, 10, 6), (0.01, 10, 1), (0.5, 4, 4)],
 )
 def test_no_more_steps_than_so_many_passes_over_u_take_but_at_least_one(
-    passes: float, batch_size: int, wanted: int
+    max_passes: float, batch_size: int, wanted: int
 ) -> None:
     seen: list[int] = []
 
@@ -488,6 +492,6 @@ def test_no_more_steps_than_so_many_passes_over_u_take_but_at_least_one(
         return logits.sum() * 0.0 + 1.0
 
     one = learner()  # 30 unlabeled inputs
-    _, mean = one.distill(one.initial(), loss, Distillation(6, batch_size, 0.0, 0.0, passes=passes), Key(1))
+    _, mean = one.distill(one.initial(), loss, Distillation(6, batch_size, 0.0, 0.0, max_passes=max_passes), Key(1))
     assert len(seen) == wanted
     assert mean == pytest.approx(1.0), "the mean is over the steps that were taken"

@@ -24,8 +24,9 @@ from fedecho.experiment.build import prepare
 from fedecho.experiment.setup import Setup
 from fedecho.learning.generator import Networks, _loss, _towards
 from fedecho.learning.settings import ClientConfig
+from fedecho.objectives.predictions import Predictions
 from fedecho.stages.base import Stage
-from fedecho.stages.certainty import Certainty
+from fedecho.stages.certainty import CertaintyWeighted
 from fedecho.stages.compute import (
     LOGITS,
     Compute,
@@ -40,7 +41,8 @@ from fedecho.stages.dsfl import DSFL
 from fedecho.stages.echo import Echo
 from fedecho.stages.feddf import FedDF
 from fedecho.stages.fedrevive import FedRevive, Memory, draw
-from fedecho.stages.round import Round, cross_entropy_to, kl_to
+from fedecho.stages.losses import CLASSES, cross_entropy_to, kl_to
+from fedecho.stages.round_distillation import RoundDistillation
 from helpers import Hand, Log, Quadratics, change, drive, through_json, transport_for, vec
 
 # ------------------------------------------------------------------------------------------------- teachers and losses
@@ -48,13 +50,13 @@ from helpers import Hand, Log, Quadratics, change, drive, through_json, transpor
 
 def test_feddfs_teacher_is_the_softmax_of_the_mean_logits() -> None:
     rows = torch.tensor([[[2.0, 0.0, 1.0]], [[0.0, 4.0, 1.0]]])  # mean 1, 2, 1: softmax 1/(2 + e), e/(2 + e)
-    assert FedDF().teacher(rows)[0].tolist() == pytest.approx([0.211942, 0.576117, 0.211942], abs=1e-6)
+    assert FedDF().teacher(rows, CLASSES)[0].tolist() == pytest.approx([0.211942, 0.576117, 0.211942], abs=1e-6)
 
 
 def test_dsfls_teacher_sharpens_the_mean_probabilities() -> None:
     rows = torch.tensor([[[0.5, 0.3, 0.2]], [[0.1, 0.7, 0.2]]]).log()  # mean .3, .5, .2; over T: 3, 5, 2
-    assert DSFL().teacher(rows)[0].tolist() == pytest.approx([0.114195, 0.843795, 0.042010], abs=1e-6)
-    flat = DSFL(temperature=1.0).teacher(rows)[0]  # 1/(1 + e^.2 + e^-.1), ...
+    assert DSFL().teacher(rows, CLASSES)[0].tolist() == pytest.approx([0.114195, 0.843795, 0.042010], abs=1e-6)
+    flat = DSFL(temperature=1.0).teacher(rows, CLASSES)[0]  # 1/(1 + e^.2 + e^-.1), ...
     assert flat.tolist() == pytest.approx([0.320, 0.391, 0.289], abs=1e-3)
 
 
@@ -62,26 +64,26 @@ def test_a_certain_model_counts_for_more() -> None:
     # softmax .75, .25: h = .811278, weight .188722. softmax .1, .9: h = .468996, weight .531004.
     rows = torch.tensor([[[math.log(3), 0.0]], [[0.0, math.log(9)]]])
     # the first logit minus the second: (.188722·1.098612 − .531004·2.197225)/.719726 = −1.333010
-    assert Certainty().teacher(rows)[0].tolist() == pytest.approx([0.208662, 0.791338], abs=1e-5)
-    assert FedDF().teacher(rows)[0].tolist() == pytest.approx([0.366025, 0.633975], abs=1e-5)
+    assert CertaintyWeighted().teacher(rows, CLASSES)[0].tolist() == pytest.approx([0.208662, 0.791338], abs=1e-5)
+    assert FedDF().teacher(rows, CLASSES)[0].tolist() == pytest.approx([0.366025, 0.633975], abs=1e-5)
 
 
 def test_models_that_know_nothing_count_alike_and_weights_are_each_examples_own() -> None:
     rows = torch.tensor([[[5.0, 5.0], [6.0, 0.0]], [[1.0, 1.0], [0.0, 0.0]]])
-    p = Certainty().teacher(rows)
+    p = CertaintyWeighted().teacher(rows, CLASSES)
     assert p[0].tolist() == pytest.approx([0.5, 0.5])
     assert p[1].tolist() == pytest.approx([0.997527, 0.002473], abs=1e-4), "the second model is silent there"
 
 
-@pytest.mark.parametrize("stage", [FedDF(), DSFL(), Certainty()])
-def test_the_loss_by_hand(stage: Round) -> None:
+@pytest.mark.parametrize("stage", [FedDF(), DSFL(), CertaintyWeighted()])
+def test_the_loss_by_hand(stage: RoundDistillation) -> None:
     p = torch.tensor([[0.75, 0.25], [0.0, 1.0]])
     cross_entropy = [math.log(2), math.log(1 + math.e)]  # students ½, ½ and e/(1 + e), 1/(1 + e)
     entropy = [0.562335, 0.0]
     student = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     kl = not isinstance(stage, DSFL)
     want = [c - h * kl for c, h in zip(cross_entropy, entropy, strict=True)]
-    loss = stage.loss(p)
+    loss = stage.loss(p, CLASSES)
     assert float(loss(student, torch.tensor([1, 0]))) == pytest.approx((want[0] + want[1]) / 2, abs=1e-5)
     assert float(loss(student[1:], torch.tensor([0]))) == pytest.approx(want[0], abs=1e-5)
     assert float(kl_to(p)(p.log().clamp(min=-50), torch.arange(2))) == pytest.approx(0, abs=1e-6)
@@ -122,7 +124,7 @@ def test_a_client_that_arrives_twice_in_a_round_speaks_once_with_its_later_model
 
 def test_a_round_without_models_leaves_the_model_alone() -> None:
     model = Model(1, torch.randn(6), torch.zeros(0))
-    for stage in (FedDF(), DSFL(), Certainty()):
+    for stage in (FedDF(), DSFL(), CertaintyWeighted()):
         assert stage.after_aggregate({}, model, worker(), Key(0)) == (model.weights, {}, {})
 
 
@@ -145,7 +147,7 @@ class Scaled(Stage):
     factor: float = 2.0
     plus: float = 0.0
 
-    def init(self, clients: int) -> int:
+    def init(self, clients: int, predictions: Predictions | None = None) -> int:
         return 0
 
     def revise(
@@ -223,6 +225,8 @@ class Scripted:
     shape = (4,)
 
     classes = 3
+
+    predictions = CLASSES
 
     def predict(self, model: Model, inputs: Tensor | None = None, form: PredictionFormat = LOGITS) -> Tensor:
         assert inputs is not None
@@ -385,8 +389,8 @@ def accuracy(setup: Setup, model: Model) -> float:
     return setup.learner.evaluate(model, *setup.data.test).accuracy
 
 
-@pytest.mark.parametrize("stage", [FedDF(lr=0.003), DSFL(lr=0.2), Certainty(lr=0.003)])
-def test_a_rounds_models_teach_a_student_real_digits(stage: Round) -> None:
+@pytest.mark.parametrize("stage", [FedDF(lr=0.003), DSFL(lr=0.2), CertaintyWeighted(lr=0.003)])
+def test_a_rounds_models_teach_a_student_real_digits(stage: RoundDistillation) -> None:
     setup = digits("fedbuff")
     stage = replace(stage, steps=150)  # type: ignore[type-var]
     student = setup.learner.initial()

@@ -15,7 +15,6 @@ from ..learning.models import MODELS
 from ..server.settings import ServerConfig
 from ..simulation.settings import PopulationConfig
 from ..stages.base import Stage
-from ..stages.central_dp import CentralDP
 from .checks import table_faults
 from .registry import algorithm_classes, find_class, stage_classes
 from .tables import ModelConfig
@@ -119,9 +118,7 @@ def read_algorithm(table: Any, server: ServerConfig, faults: list[str]) -> Any:
     return made
 
 
-def read_stage(table: Any, algorithm: Any, faults: list[str]) -> Any:
-    if isinstance(table, Mapping) and table.get("name") == CentralDP.name:
-        table = {"buffer_size": getattr(algorithm, "buffer_size", 1), **table}
+def read_stage(table: Any, faults: list[str]) -> Any:
     return _named(table, "stages", None, stage_classes(), Stage, faults, None)
 
 
