@@ -62,14 +62,14 @@ def test_epsilon_is_that_of_composition() -> None:
     for release, clients in enumerate([(0, 0), (0, 1), (1, 0)]):
         for client in clients:
             _, state, _ = stage.revise(state, change(vec(1, 0, 0, 0), client=client), MODEL, None, Key(release))  # type: ignore[arg-type]
-        weights, state, told = stage.after_aggregate(state, MODEL, None, Key(0))  # type: ignore[arg-type]
+        weights, state, recorded = stage.after_aggregate(state, MODEL, None, Key(0))  # type: ignore[arg-type]
         assert weights is MODEL.weights
     assert state.squares == {0: 4 + 1 + 1, 1: 1 + 1}
     assert state.now == {}
     accountant = PLDAccountant()
     for multiplier in (2.0, 4.0, 4.0):
         accountant.compose(dp_accounting.GaussianDpEvent(multiplier))
-    assert told["epsilon"] == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-3)
+    assert recorded["epsilon"] == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-3)
 
 
 def config(method: str, **tables: dict[str, Any]) -> dict[str, Any]:

@@ -83,17 +83,16 @@ class Bank:
             max_rows: where a new client would make them more, the client least recently heard leaves.
         """
         bank = self
-        if client in bank.entries:
-            bank = bank.evict(client, contribution)
-        elif max_rows is not None and len(bank.entries) >= max_rows:
+        if client not in bank.entries and max_rows is not None and len(bank.entries) >= max_rows:
             bank = bank.evict(next(iter(bank.entries)), contribution)
+        rest = bank._without_contribution(client, contribution)
         entries = bank.entries.put(client, entry)
         if contribution is None:
-            return replace(bank, entries=entries)
+            return replace(rest, entries=entries)
         value, weight = contribution(entry.row)
-        if bank.entries and bank.total is not None and bank.mass is not None:
-            value, weight = bank.total + value, bank.mass + weight
-        return replace(bank, entries=entries, total=value, mass=weight)
+        if len(entries) > 1 and rest.total is not None and rest.mass is not None:
+            value, weight = rest.total + value, rest.mass + weight
+        return replace(rest, entries=entries, total=value, mass=weight)
 
     def evict(self, client: int, contribution: Contribution | None = None) -> Bank:
         """The bank without the client.
@@ -101,11 +100,15 @@ class Bank:
         Raises:
             KeyError: when it has no row.
         """
-        row, entries = self.entries[client].row, self.entries.without(client)
-        if contribution is None or self.total is None or self.mass is None:
-            return replace(self, entries=entries)
-        value, weight = contribution(row)
-        return replace(self, entries=entries, total=self.total - value, mass=self.mass - weight)
+        return replace(self._without_contribution(client, contribution), entries=self.entries.without(client))
+
+    def _without_contribution(self, client: int, contribution: Contribution | None) -> Bank:
+        """The bank with sums that do not count the client."""
+        entry = self.entries.get(client)
+        if entry is None or contribution is None or self.total is None or self.mass is None:
+            return self
+        value, weight = contribution(entry.row)
+        return replace(self, total=self.total - value, mass=self.mass - weight)
 
     def with_rows_stored(self, store: Callable[[Tensor], Tensor]) -> Bank:
         """The bank with `store(row)` in place of every row."""

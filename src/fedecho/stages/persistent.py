@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
 
 V = TypeVar("V")
 
 BITS = 5
-"""A node of a tree has up to 2^BITS children."""
+"""A node of a tree has 2^BITS places for children."""
 MASK = (1 << BITS) - 1
+Node: TypeAlias = Sequence[Any]
+EMPTY: Node = (None,) * (1 << BITS)
 
 
 class RadixTree(Generic[V]):
-    """An immutable map from whole numbers, at least 0, to values, in the order of the numbers.
+    """An immutable map from whole numbers, at least 0, to values other than None, in the order of the numbers.
 
     The digits of a number in base 32 are the path to its value. A changed copy has new nodes on one path and shares all
     others, so that it takes O(log largest number) time and memory.
@@ -21,9 +23,31 @@ class RadixTree(Generic[V]):
 
     __slots__ = ("_root", "_shift")
 
-    def __init__(self, root: dict[int, Any] | None = None, shift: int = 0) -> None:
-        self._root: dict[int, Any] = root or {}
+    def __init__(self, root: Node = EMPTY, shift: int = 0) -> None:
+        self._root = root
         self._shift = shift  # of the root's digit; that of a leaf is 0
+
+    @classmethod
+    def of(cls, values: Mapping[int, V]) -> RadixTree[V]:
+        """The map with these values.
+
+        Raises:
+            ValueError: for a number below 0.
+        """
+        largest, shift = max(values, default=0), 0
+        _check(min(values, default=0))
+        while largest >> (shift + BITS):
+            shift += BITS
+        root: list[Any] = list(EMPTY)
+        for number, value in values.items():
+            node = root
+            for level in range(shift, 0, -BITS):
+                digit = number >> level & MASK
+                if node[digit] is None:
+                    node[digit] = list(EMPTY)
+                node = node[digit]
+            node[number & MASK] = value
+        return cls(root, shift)
 
     def get(self, number: int) -> V | None:
         """The number's value; None where it has none."""
@@ -31,7 +55,7 @@ class RadixTree(Generic[V]):
             return None
         node: Any = self._root
         for shift in range(self._shift, -1, -BITS):
-            node = node.get(number >> shift & MASK)
+            node = node[number >> shift & MASK]
             if node is None:
                 return None
         value: V = node
@@ -43,42 +67,46 @@ class RadixTree(Generic[V]):
         Raises:
             ValueError: for a number below 0.
         """
-        if number < 0:
-            raise ValueError(f"the number is {number}; numbers are counted from 0")
+        _check(number)
         root, shift = self._root, self._shift
         while number >> (shift + BITS):
-            root, shift = {0: root} if root else {}, shift + BITS
+            root, shift = (root, *EMPTY[1:]), shift + BITS
         return RadixTree(_set(root, shift, number, value), shift)
 
     def without(self, number: int) -> RadixTree[V]:
         """A copy without this number, which must have a value."""
-        return RadixTree(_without(self._root, self._shift, number), self._shift)
+        return RadixTree(_without(self._root, self._shift, number) or EMPTY, self._shift)
 
     def values(self) -> Iterator[V]:
         """The values in the order of their numbers."""
         return _values(self._root, self._shift)
 
 
-def _set(node: Mapping[int, Any], shift: int, number: int, value: Any) -> dict[int, Any]:
-    copy, digit = dict(node), number >> shift & MASK
-    copy[digit] = _set(copy.get(digit, {}), shift - BITS, number, value) if shift else value
+def _check(number: int) -> None:
+    if number < 0:
+        raise ValueError(f"the number is {number}; numbers are counted from 0")
+
+
+def _set(node: Node, shift: int, number: int, value: Any) -> Node:
+    copy, digit = list(node), number >> shift & MASK
+    copy[digit] = _set(copy[digit] or EMPTY, shift - BITS, number, value) if shift else value
     return copy
 
 
-def _without(node: Mapping[int, Any], shift: int, number: int) -> dict[int, Any]:
-    copy, digit = dict(node), number >> shift & MASK
-    child = copy.pop(digit)
-    if shift and (rest := _without(child, shift - BITS, number)):
-        copy[digit] = rest
-    return copy
+def _without(node: Node, shift: int, number: int) -> Node | None:
+    """The node without this number; None where nothing is left."""
+    copy, digit = list(node), number >> shift & MASK
+    copy[digit] = _without(copy[digit], shift - BITS, number) if shift else None
+    return copy if any(child is not None for child in copy) else None
 
 
-def _values(node: Mapping[int, Any], shift: int) -> Iterator[Any]:
-    for digit in sorted(node):
-        if shift:
-            yield from _values(node[digit], shift - BITS)
-        else:
-            yield node[digit]
+def _values(node: Node, shift: int) -> Iterator[Any]:
+    for child in node:
+        if child is not None:
+            if shift:
+                yield from _values(child, shift - BITS)
+            else:
+                yield child
 
 
 class RecencyMap(Mapping[int, V]):
@@ -88,13 +116,14 @@ class RecencyMap(Mapping[int, V]):
     """
 
     __slots__ = ("_clients", "_entries", "_next", "_size")
+    _entries: RadixTree[tuple[int, V]]  # client to the number of its last write, and its value
+    _clients: RadixTree[int]  # the number of a write to the client
 
     def __init__(self, values: Mapping[int, V] | None = None) -> None:
-        self._entries: RadixTree[tuple[int, V]] = RadixTree()  # client to the number of its write, and its value
-        self._clients: RadixTree[int] = RadixTree()  # the number of a write to the client
-        self._next, self._size = 0, 0
-        for client, value in (values or {}).items():
-            self._write(client, value)
+        writes = list(enumerate((values or {}).items()))
+        self._entries = RadixTree.of({client: (number, value) for number, (client, value) in writes})
+        self._clients = RadixTree.of({number: client for number, (client, _) in writes})
+        self._next = self._size = len(writes)
 
     @classmethod
     def of(cls, values: Mapping[int, V]) -> RecencyMap[V]:
@@ -102,10 +131,16 @@ class RecencyMap(Mapping[int, V]):
         return values if isinstance(values, RecencyMap) else cls(values)
 
     def put(self, client: int, value: V) -> RecencyMap[V]:
-        """A copy in which the client has this value and is the most recently written."""
-        copy = self._copy()
-        copy._write(client, value)
-        return copy
+        """A copy in which the client has this value and is the most recently written.
+
+        Raises:
+            ValueError: for a client below 0.
+        """
+        earlier = self._entries.get(client)
+        clients = self._clients if earlier is None else self._clients.without(earlier[0])
+        entries = self._entries.set(client, (self._next, value))
+        size = self._size + (earlier is None)
+        return self._made_of(entries, clients.set(self._next, client), self._next + 1, size)
 
     def without(self, client: int) -> RecencyMap[V]:
         """A copy without the client.
@@ -113,9 +148,11 @@ class RecencyMap(Mapping[int, V]):
         Raises:
             KeyError: when it has no value.
         """
-        copy = self._copy()
-        copy._remove(client)
-        return copy
+        entry = self._entries.get(client)
+        if entry is None:
+            raise KeyError(client)
+        clients = self._clients.without(entry[0])
+        return self._made_of(self._entries.without(client), clients, self._next, self._size - 1)
 
     def __getitem__(self, client: int) -> V:
         entry = self._entries.get(client)
@@ -132,23 +169,10 @@ class RecencyMap(Mapping[int, V]):
     def __repr__(self) -> str:
         return f"RecencyMap({dict(self)!r})"
 
-    def _copy(self) -> RecencyMap[V]:
-        copy: RecencyMap[V] = RecencyMap.__new__(RecencyMap)
-        copy._entries, copy._clients = self._entries, self._clients
-        copy._next, copy._size = self._next, self._size
+    @classmethod
+    def _made_of(
+        cls, entries: RadixTree[tuple[int, V]], clients: RadixTree[int], number: int, size: int
+    ) -> RecencyMap[V]:
+        copy: RecencyMap[V] = cls.__new__(cls)
+        copy._entries, copy._clients, copy._next, copy._size = entries, clients, number, size
         return copy
-
-    def _write(self, client: int, value: V) -> None:
-        if client in self:
-            self._remove(client)
-        self._entries = self._entries.set(client, (self._next, value))
-        self._clients = self._clients.set(self._next, client)
-        self._next += 1
-        self._size += 1
-
-    def _remove(self, client: int) -> None:
-        entry = self._entries.get(client)
-        if entry is None:
-            raise KeyError(client)
-        self._entries, self._clients = self._entries.without(client), self._clients.without(entry[0])
-        self._size -= 1
