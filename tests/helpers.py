@@ -31,6 +31,7 @@ from fedecho.core.messages import (
 )
 from fedecho.executors.base import Executor
 from fedecho.executors.inline import Inline, Trainer
+from fedecho.objectives.predictions import ClassPredictions
 from fedecho.server.server import Server
 from fedecho.server.settings import ServerConfig, Stop
 from fedecho.simulation.job_times import Empirical
@@ -108,6 +109,7 @@ class Quadratics:
     """
 
     classes = 3
+    predictions = ClassPredictions()
 
     def __init__(
         self,

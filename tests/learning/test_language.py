@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from fedecho.runs.folder import RunFolder
 from safetensors.torch import load_file
 from test_resume import Stop, numbers, records
 from torch import Tensor, nn
@@ -31,7 +32,6 @@ from fedecho.learning.models import build, tokenizer_of
 from fedecho.learning.models.lstm import LSTM
 from fedecho.learning.settings import ClientConfig
 from fedecho.report import write_report
-from fedecho.runs.folder import RunFolder
 from fedecho.studies import compare
 
 pytest.importorskip("transformers")
@@ -334,7 +334,7 @@ def test_text_that_the_model_writes_itself(here: Path) -> None:
     assert torch.equal(u, parts(data={"unlabeled": "generated", "unlabeled_size": 70}).data.unlabeled)
     ended = (u == 0).long()
     assert bool((ended.diff(dim=1) >= 0).all()), "after its end a text is filled"
-    assert setup.sizes.predictions_bytes == setup.learner.predictions * 28 == int((u != 0).sum()) * 28
+    assert setup.sizes.predictions_bytes == setup.learner.prediction_count * 28 == int((u != 0).sum()) * 28
     tables = {"data": {"unlabeled": "generated"}}
     assert (
         run(configuration(**tables)).model_sha256

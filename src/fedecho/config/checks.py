@@ -35,16 +35,17 @@ _BELOW_1 = (lambda x: 0 <= x < 1, "at least 0 and below 1")
 
 _RANGES: dict[tuple[Callable[[float], bool], str], str] = {
     _AT_LEAST_0: "held_out validation min_examples slow_classes weight_decay clip aggregate_s predict_s stage_s final "
-    "max_staleness a b mu tau_c over_selection round_deadline_s staleness_power stages.steps prior top_k continuations "
-    "lam sigma iota similarity_weight tau_algo distill_after generate_after adversarial passes",
+    "max_staleness a b mu tau_c over_selection round_deadline_s staleness_power stages.steps prior_strength top_k "
+    "continuations lam sigma iota similarity_weight tau_algo distill_after generate_after adversarial_weight "
+    "max_passes",
     _AT_LEAST_1: "updates versions eval_every clients classes_per_client max_examples unlabeled_size epochs steps "
     "batch batch_size concurrency workers buffer_size cohort threads every evaluate_every max_rows staleness_bound "
-    "warm_up length test_size teachers generate_every pool_size synthesis_batch synthesis_steps latent_size width "
-    "probes",
+    "warm_up length test_size teachers generate_every pool_size synthesis_batch synthesis_steps latent_size "
+    "generator_width probes",
     _ABOVE_0: "virtual_time_s lr alpha noise_multiplier gamma eps temperature prior_floor mu_alpha staleness_weight "
     "s_max generator_lr latent_lr probe_temperature",
     _ABOVE_0_OR_INF: "max_change_norm max_change_ratio checkpoint_every_s",
-    _SHARE: "coupling warmup milestones alpha_min alpha_max own",
+    _SHARE: "coupling warmup milestones alpha_min alpha_max server_weight",
     _BELOW_1: "momentum ema beta1 beta2",
     (lambda x: 0 < x < 1, "above 0 and below 1"): "delta",
     (lambda x: 0 < x <= 1, "above 0 and at most 1"): "mixing",
@@ -53,10 +54,6 @@ _RANGES: dict[tuple[Callable[[float], bool], str], str] = {
 
 _RANGE_OF = {name: bound for bound, names in _RANGES.items() for name in names.split()}
 """The numbers that a setting of this name may take, in whatever table; `table.name` comes before `name`."""
-
-
-_ORDERED = (("alpha_min", "alpha_max"),)
-"""Pairs of settings of one table of which the first may not exceed the second."""
 
 
 def range_faults(path: str, value: Any) -> list[str]:
@@ -73,12 +70,7 @@ def range_faults(path: str, value: Any) -> list[str]:
 
 
 def table_faults(path: str, settings: Mapping[str, Any]) -> list[str]:
-    faults = [fault for name, value in settings.items() for fault in range_faults(f"{path}.{name}", value)]
-    for low, high in _ORDERED:
-        if low in settings and high in settings and settings[low] > settings[high]:
-            lower, higher = f"{path}.{low} ({settings[low]})", f"{path}.{high} ({settings[high]})"
-            faults.append(f"{lower} exceeds {higher}; lower one or raise the other")
-    return faults
+    return [fault for name, value in settings.items() for fault in range_faults(f"{path}.{name}", value)]
 
 
 def cross_faults(parts: Mapping[str, Any]) -> list[str]:
@@ -117,7 +109,7 @@ def cross_faults(parts: Mapping[str, Any]) -> list[str]:
             f"algorithm.cohort ({cohort}) with over-selection asks {asked} clients, more than server.concurrency "
             f"({server.concurrency}); lower one or raise the other"
         )
-    faults += _privacy_faults(algorithm, parts["stages"])
+    faults += _stage_faults(algorithm, parts["stages"])
     splits = (*schemes(), *natural_schemes())
     if data and data.partition not in splits:
         faults.append(f"data.partition is {data.partition!r}; there are {', '.join(splits)}")
@@ -137,22 +129,11 @@ def cross_faults(parts: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def _privacy_faults(algorithm: Any, stages: Sequence[Any]) -> list[str]:
-    """A stage that protects changes cannot do so beside everything."""
-    faults = []
-    for stage in stages:
-        if not getattr(stage, "alone", False) or algorithm is None:
-            continue
-        if len(stages) > 1:
-            others = ", ".join(other.name for other in stages if other is not stage and other is not None)
-            faults.append(f"stages {stage.name!r} protects changes, and {others} would look at them: leave one out")
-        if not algorithm.plain_sum:
-            faults.append(
-                f"stages {stage.name!r} needs a rule from which changes leave only as their plain sum, and "
-                f"{algorithm.name!r} is none as it is set; take fedbuff, fadas, fadas_da, async_sgd or fedasync"
-            )
-        elif stage.buffer_size != (size := getattr(algorithm, "buffer_size", 1)):
-            faults.append(f"stages.buffer_size ({stage.buffer_size}) must be the rule's ({size}); leave it out")
-        if not stage.clip:
-            faults.append("stages.clip is 0.0; the noise is measured by it: it must be above 0")
-    return faults
+def _stage_faults(algorithm: Any, stages: Sequence[Any]) -> list[str]:
+    """What each stage finds; what could not be read is None and left for later."""
+    known = [stage for stage in stages if stage is not None]
+    if algorithm is None:
+        return []
+    return [
+        fault for stage in known for fault in stage.check(algorithm, [other for other in known if other is not stage])
+    ]

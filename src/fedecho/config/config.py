@@ -139,7 +139,7 @@ class Config:
         parts["algorithm"] = read_algorithm(tables.get("algorithm", {}), parts["server"] or ServerConfig(), faults)
         stages = tables.get("stages", [])
         stages = [stages] if isinstance(stages, Mapping) else stages
-        parts["stages"] = tuple(read_stage(table, parts["algorithm"], faults) for table in stages)
+        parts["stages"] = tuple(read_stage(table, faults) for table in stages)
         parts["variants"] = tables.get("variants", {})
         if faults:
             raise ConfigError(faults + cross_faults(parts))

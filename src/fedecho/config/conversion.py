@@ -17,7 +17,6 @@ from ..objectives.base import Objective
 from ..server.settings import ServerConfig
 from ..simulation.settings import PopulationConfig
 from ..stages.base import Stage
-from ..stages.central_dp import CentralDP
 from .checks import table_faults
 from .registry import algorithm_classes, find_class, stage_classes
 from .tables import ModelConfig
@@ -128,9 +127,7 @@ def read_algorithm(table: Any, server: ServerConfig, faults: list[str]) -> Any:
     return made
 
 
-def read_stage(table: Any, algorithm: Any, faults: list[str]) -> Any:
-    if isinstance(table, Mapping) and table.get("name") == CentralDP.name:
-        table = {"buffer_size": getattr(algorithm, "buffer_size", 1), **table}
+def read_stage(table: Any, faults: list[str]) -> Any:
     return _named(table, "stages", None, stage_classes(), Stage, faults, None)
 
 

@@ -106,7 +106,7 @@ class Simulation(Setup):
     def sizes(self) -> Sizes:
         """What the run moves and keeps."""
         learner, stages, model = self.learner, self.config.stages, self.learner.initial()
-        number, classes = learner.predictions, learner.classes
+        number, classes = learner.prediction_count, learner.classes
         down = model.weights.nbytes + model.buffers.nbytes
         predicting = any(stage.needs_predictions for stage in stages)
         predictions = number * common_format(stages).bytes(classes) if predicting else 0

@@ -21,6 +21,7 @@ from ..core.keys import Key
 from ..core.messages import Model, Task, TrainResult
 from ..data.federation import Federation
 from ..objectives.base import Objective
+from ..objectives.predictions import Predictions
 from ..stages.compute import LOGITS, Distillation, Generator, Loss, PredictionFormat, Synthesis, Synthetic
 from .batching import BatchedTraining, batching_fault
 from .choice import objective_for
@@ -127,7 +128,12 @@ class Learner:
         return self.data.classes
 
     @property
-    def predictions(self) -> int:
+    def predictions(self) -> Predictions | None:
+        """What the outputs mean as probabilities; None where they are none."""
+        return self.objective.predictions
+
+    @property
+    def prediction_count(self) -> int:
         """P: how many predictions a model makes on U; of a language model, one a token that is not padding."""
         return self._inference.count(self._unlabeled)
 

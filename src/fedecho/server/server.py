@@ -78,7 +78,7 @@ class Server:
         store_row: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.algorithm, self.stop, self.config = algorithm, stop, config or ServerConfig()
-        self.stages = tuple(stages)
+        self.stages = tuple(stage.for_algorithm(algorithm) for stage in stages)
         exclusive = [stage.name for stage in self.stages if stage.exclusive]
         if exclusive and model.buffers.numel():
             raise ConfigError(

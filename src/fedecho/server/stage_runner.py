@@ -61,14 +61,15 @@ class StageRunner:
 
     def init(self, clients: int) -> tuple[State, ...]:
         """Every stage's state before the first update; `clients` is N."""
-        return tuple(stage.init(clients) for stage in self.stages)
+        predictions = None if self._compute is None else self._compute.predictions
+        return tuple(stage.init(clients, predictions) for stage in self.stages)
 
     def with_rows_stored(self, states: tuple[State, ...]) -> tuple[State, ...]:
         """The stages' states with their rows of predictions where `store_row` puts them."""
         if self._store_row is None:
             return states
         pairs = zip(self.stages, states, strict=True)
-        return tuple(stage.moved(state, self._store_row) for stage, state in pairs)
+        return tuple(stage.with_rows_stored(state, self._store_row) for stage, state in pairs)
 
     def predict(self, state: ServerState, result: TrainResult) -> Tensor:
         """The predictions on U of a client's model that came without."""
