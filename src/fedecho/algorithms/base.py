@@ -24,7 +24,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -88,6 +88,25 @@ class ClientRule(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class RunShape:
+    """What a rule may know of the run that it is used in.
+
+    Attributes:
+        clients: N.
+        concurrency: M_c, jobs in flight.
+        buffer_size: M of the server, for rules that are not given their own.
+        refill: when freed slots get new work, see `fedecho.server.settings.ServerConfig`.
+        live: a live federation, whose clients come and go: N is no bound there.
+    """
+
+    clients: int
+    concurrency: int
+    buffer_size: int
+    refill: Literal["immediate", "batch"] = "immediate"
+    live: bool = False
+
+
 class Algorithm(abc.ABC):
     """The interface of an aggregation rule: implement it in a leaf, tweak a rule by wrapping it."""
 
@@ -117,6 +136,28 @@ class Algorithm(abc.ABC):
     @abc.abstractmethod
     def aggregate(self, state: State, weights: Tensor, scale: float) -> tuple[Tensor, State]:
         """The next model from the current one, x_t [d]; `scale` is the server step schedule's factor."""
+
+    def for_run(self, shape: RunShape) -> Algorithm:
+        """The rule with those settings filled in that are None because the run decides them."""
+        return self
+
+    def own_faults(self) -> list[str]:
+        """Settings that contradict each other, a line each with full names: "algorithm.low (2) exceeds …; do …"."""
+        return []
+
+    def check(self, shape: RunShape) -> list[str]:
+        """What does not go with the run, a line each with full names and a remedy. Called on the result of `for_run`,
+        when each setting is within its bounds."""
+        return []
+
+    def unused_settings(self) -> dict[str, str]:
+        """Settings without effect as the others are, each with the reason: {"b": "staleness is 'polynomial'"}."""
+        return {}
+
+    @property
+    def updates_per_step(self) -> int:
+        """How many updates are summed before a step of the model; 1 for rules that step at each arrival."""
+        return 1
 
     def select(self, state: State, view: View, key: Key) -> Sequence[int]:
         """Who works next, of `view.idle`. By default as many as there are slots, uniformly at random."""

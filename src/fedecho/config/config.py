@@ -21,7 +21,7 @@ from ..learning.settings import ClientConfig
 from ..server.settings import ServerConfig
 from ..simulation.settings import PopulationConfig
 from ..stages.base import Stage
-from .checks import cross_faults, range_faults
+from .checks import cross_faults, table_faults
 from .conversion import build, plain, read_algorithm, read_model, read_stage, registered_name, suggestion
 from .tables import ExecutorConfig, ExperimentConfig, ModelConfig, RecordsConfig, TransportConfig
 from .toml import delays_as_name, is_table, read_toml, resolve, shape_faults
@@ -46,7 +46,7 @@ class Config:
 
     def __post_init__(self) -> None:
         parts = vars(self)
-        faults = [fault for name, part in parts.items() for fault in range_faults(name, part)]
+        faults = [fault for name, part in parts.items() for fault in _part_faults(name, part)]
         faults += cross_faults(parts)
         if faults:
             raise ConfigError(faults)
@@ -135,3 +135,9 @@ class Config:
     def load(cls, path: str | Path, method: str | None = None, overrides: Sequence[str] = ()) -> Config:
         """Read a TOML file; see `resolve` for `method` and `overrides` ("key.sub=value")."""
         return cls.from_dict(resolve(read_toml(path), method, overrides))
+
+
+def _part_faults(name: str, part: Any) -> list[str]:
+    if isinstance(part, tuple):
+        return [fault for item in part for fault in table_faults(name, item)]
+    return table_faults(name, part) if dataclasses.is_dataclass(part) else []

@@ -13,9 +13,7 @@ from ..algorithms.base import Algorithm
 from ..core.errors import ConfigError
 from ..learning.models import MODELS
 from ..server.settings import ServerConfig
-from ..simulation.settings import PopulationConfig
 from ..stages.base import Stage
-from ..stages.central_dp import CentralDP
 from .checks import table_faults
 from .registry import algorithm_classes, find_class, stage_classes
 from .tables import ModelConfig
@@ -39,15 +37,12 @@ def build(cls: type[T], table: Any, path: str, faults: list[str]) -> T | None:
         ok, read = _read(hints[key], value, f"{path}.{key}", faults)
         if ok:
             values[key] = read
-    if cls is not PopulationConfig:  # which knows its ranges itself
-        faults += table_faults(path, {name: values.get(name, f.default) for name, f in fields.items()})
-    if len(faults) > before:
-        return None
     try:
-        return cls(**values)
-    except ConfigError as fault:  # settings that do not go together
+        instance = cls(**values)
+        faults += table_faults(path, instance)
+    except ConfigError as fault:  # of a class that checks itself when it is made
         faults += fault.faults
-        return None
+    return instance if len(faults) == before else None
 
 
 def _read(hint: Any, value: Any, path: str, faults: list[str]) -> tuple[bool, Any]:
@@ -120,8 +115,6 @@ def read_algorithm(table: Any, server: ServerConfig, faults: list[str]) -> Any:
 
 
 def read_stage(table: Any, algorithm: Any, faults: list[str]) -> Any:
-    if isinstance(table, Mapping) and table.get("name") == CentralDP.name:
-        table = {"buffer_size": getattr(algorithm, "buffer_size", 1), **table}
     return _named(table, "stages", None, stage_classes(), Stage, faults, None)
 
 

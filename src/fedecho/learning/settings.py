@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Interval
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,10 @@ class ClientConfig:
         clip: largest gradient norm; 0 does not clip.
     """
 
-    epochs: int = 2
-    steps: int | None = None
-    batch_size: int = 50
-    lr: float = 0.1
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    clip: float = 0.0
+    epochs: Annotated[int, Ge(1)] = 2
+    steps: Annotated[int, Ge(1)] | None = None
+    batch_size: Annotated[int, Ge(1)] = 50
+    lr: Annotated[float, Gt(0)] = 0.1
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    clip: Annotated[float, Ge(0)] = 0.0

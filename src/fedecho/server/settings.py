@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Gt, Interval
+
+from ..core.bounds import AllowInf
 from ..core.schedules import Schedule
 
 RECENT_NORMS = 51
@@ -21,9 +24,9 @@ class Stop:
         virtual_time_s: seconds of the transport's clock.
     """
 
-    updates: int | None = None
-    versions: int | None = None
-    virtual_time_s: float | None = None
+    updates: Annotated[int, Ge(1)] | None = None
+    versions: Annotated[int, Ge(1)] | None = None
+    virtual_time_s: Annotated[float, Gt(0)] | None = None
 
     def progress(self, updates: int, versions: int, now_s: float) -> float:
         """The fraction of the run that is done, by the limit that is nearest."""
@@ -57,14 +60,14 @@ class ServerConfig:
         stage_s: seconds charged for one run of a stage: after an aggregation, or where it revises a change.
     """
 
-    concurrency: int = 25
-    buffer_size: int = 5
+    concurrency: Annotated[int, Ge(1)] = 25
+    buffer_size: Annotated[int, Ge(1)] = 5
     refill: Literal["immediate", "batch"] = "immediate"
     schedule: Schedule = field(default_factory=Schedule)
     client_schedule: Schedule = field(default_factory=Schedule)
-    ema: float = 0.0
-    max_change_norm: float = 1e4
-    max_change_ratio: float = 20.0
-    aggregate_s: float = 0.0
-    predict_s: float = 0.0
-    stage_s: float = 0.0
+    ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    max_change_norm: Annotated[float, Gt(0), AllowInf()] = 1e4
+    max_change_ratio: Annotated[float, Gt(0), AllowInf()] = 20.0
+    aggregate_s: Annotated[float, Ge(0)] = 0.0
+    predict_s: Annotated[float, Ge(0)] = 0.0
+    stage_s: Annotated[float, Ge(0)] = 0.0

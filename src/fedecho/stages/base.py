@@ -8,12 +8,12 @@ making inputs it asks of a `Compute`, so that no module and no optimizer lives h
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor
 
-from ..algorithms.base import ClientUpdate, State
+from ..algorithms.base import Algorithm, ClientUpdate, State
 from ..core.keys import Key
 from ..core.messages import Model
 from .compute import LOGITS, Compute, PredictionFormat
@@ -35,6 +35,24 @@ class Stage(abc.ABC):
     a plain sum only, and the model may hold nothing but weights."""
     every: int = 1
     """Run after an aggregation only when at least this many updates were accepted since the last run."""
+
+    def for_run(self, algorithm: Algorithm) -> Stage:
+        """The stage with those settings filled in that are None because the rule decides them."""
+        return self
+
+    def own_faults(self) -> list[str]:
+        """Settings that contradict each other, a line each with full names: "stages.alpha_min (0.9) exceeds …; do …".
+        Asked together with the bounds, so that a number may be out of them."""
+        return []
+
+    def check(self, algorithm: Algorithm, others: Sequence[Stage]) -> list[str]:
+        """What does not go with the rule or the run's other stages, a line each with full names and a remedy. Called
+        on the result of `for_run`, when each setting is within its bounds."""
+        return []
+
+    def unused_settings(self) -> dict[str, str]:
+        """Settings without effect as the others are, each with the reason: {"staleness_power": "teachers is …"}."""
+        return {}
 
     @abc.abstractmethod
     def init(self, clients: int) -> State:
