@@ -13,7 +13,7 @@ from typing import Any
 
 from ..algorithms.base import Algorithm, RunShape
 from ..core.bounds import settings_faults
-from ..data import features
+from ..data import features, sources
 from ..data import tokens as tokenizers
 from ..data.federation import DataConfig
 from ..data.natural import schemes as natural_schemes
@@ -23,6 +23,7 @@ from ..executors import EXECUTORS
 from ..server.settings import ServerConfig
 from ..simulation.settings import PopulationConfig
 from ..stages.base import Stage
+from .names import suggestion
 from .tables import ExecutorConfig, ExperimentConfig, TransportConfig
 
 
@@ -57,7 +58,7 @@ def cross_faults(parts: Mapping[str, Any]) -> list[str]:
             )
         faults += parts_faults(parts["algorithm"], parts["stages"], shape)
     if data is not None:
-        faults += _data_faults(data)
+        faults += _data_faults(data, live=transport is not None and transport.name != "simulated")
     if executor is not None:
         faults += _executor_faults(executor)
     if population is not None:
@@ -85,10 +86,16 @@ def _experiment_faults(experiment: ExperimentConfig | None, data: DataConfig | N
         yield "experiment.evaluate is 'validation' but data.validation is 0; keep some examples for it"
 
 
-def _data_faults(data: DataConfig) -> Iterator[str]:
+def _data_faults(data: DataConfig, live: bool) -> Iterator[str]:
+    datasets = sources.names()
+    if not live and ":" not in data.dataset and data.dataset not in datasets:
+        yield (
+            f"data.dataset is {data.dataset!r}{suggestion(data.dataset, datasets)}; there are {', '.join(datasets)}, or "
+            "give `module:function` or `hf:NAME`"
+        )
     splits = (*schemes(), *natural_schemes())
     if data.partition not in splits:
-        yield f"data.partition is {data.partition!r}; there are {', '.join(splits)}"
+        yield f"data.partition is {data.partition!r}{suggestion(data.partition, splits)}; there are {', '.join(splits)}"
     if data.tokenizer is not None and (fault := tokenizers.check(data.tokenizer)):
         yield f"data.tokenizer {fault}"
     if data.features not in (None, *features.NAMES):
@@ -100,6 +107,7 @@ def _data_faults(data: DataConfig) -> Iterator[str]:
 
 def _executor_faults(executor: ExecutorConfig) -> Iterator[str]:
     if executor.name not in EXECUTORS:
-        yield f"executor.name is {executor.name!r}; there are {', '.join(EXECUTORS)}"
+        near = suggestion(executor.name, EXECUTORS)
+        yield f"executor.name is {executor.name!r}{near}; there are {', '.join(EXECUTORS)}"
     if executor.address is not None and executor.name != "ray":
         yield f"executor.address is for executor.name 'ray', not {executor.name!r}; leave it out"

@@ -83,6 +83,14 @@ class ExecutorConfig:
     address: str | None = None
     batch: Annotated[int, Ge(1)] = 16
 
+    def unused_settings(self) -> dict[str, str]:
+        """Settings without effect, each with the reason."""
+        unused = {
+            "workers": self.name in ("inline", "vectorized"),
+            "batch": self.name not in ("vectorized", "auto"),
+        }
+        return {name: f"executor.name is {self.name!r}" for name, idle in unused.items() if idle}
+
 
 @dataclass(frozen=True)
 class TransportConfig:

@@ -77,7 +77,7 @@ def value_faults(path: str, hint: Any, value: Any) -> list[str]:
         hint, *rest = get_args(hint)
         marks = tuple(_unpacked(rest))
     if get_origin(hint) in UNIONS:
-        inner = [Annotated[option, marks] if marks else option for option in get_args(hint)]  # type: ignore[valid-type]
+        inner = [Annotated[option, marks] if marks else option for option in get_args(hint)]
         return [fault for option in inner for fault in value_faults(path, option, value)]
     if get_origin(hint) is tuple and isinstance(value, list | tuple):
         each = get_args(hint)
@@ -105,14 +105,17 @@ def _number_faults(path: str, kind: type, marks: tuple[Any, ...], value: float) 
     return [f"{path} is {value}; it must be {_in_words(marks, finite)}"]
 
 
-def _holds(mark: Any, value: float) -> bool:
-    if isinstance(mark, Gt):
-        return bool(value > mark.gt)
-    if isinstance(mark, Ge):
-        return bool(value >= mark.ge)
-    if isinstance(mark, Lt):
-        return bool(value < mark.lt)
-    return not isinstance(mark, Le) or bool(value <= mark.le)
+def _holds(mark: Any, value: Any) -> bool:
+    match mark:
+        case Gt(gt=bound):
+            return bool(value > bound)
+        case Ge(ge=bound):
+            return bool(value >= bound)
+        case Lt(lt=bound):
+            return bool(value < bound)
+        case Le(le=bound):
+            return bool(value <= bound)
+    return True
 
 
 def _in_words(marks: tuple[Any, ...], finite: bool) -> str:

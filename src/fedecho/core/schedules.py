@@ -27,6 +27,13 @@ class Schedule:
     gamma: Annotated[float, Gt(0)] = 0.1
     warmup: Annotated[float, Interval(ge=0, le=1)] = 0.0
 
+    def unused_settings(self) -> dict[str, str]:
+        """Settings without effect, each with the reason."""
+        unused = {"constant": ["final", "milestones", "gamma"], "step": ["final"]}.get(
+            self.name, ["milestones", "gamma"]
+        )
+        return dict.fromkeys(unused, f"the schedule is {self.name!r}")
+
     def __call__(self, progress: float) -> float:
         """The factor when the fraction `progress` in [0, 1] of the run is done."""
         p = min(max(progress, 0.0), 1.0)

@@ -64,6 +64,17 @@ class DataConfig:
     validation: Annotated[int, Ge(0)] = 0
     test_size: Annotated[int, Ge(1)] | None = None
 
+    def unused_settings(self) -> dict[str, str]:
+        """Settings without effect, each with the reason."""
+        reason = f"data.partition is {self.partition!r}"
+        unused = {
+            "alpha": self.partition in ("iid", "pathological", *natural.schemes()),
+            "classes_per_client": self.partition != "pathological",
+            "slow_classes": self.partition != "coupled",
+            "coupling": self.partition != "coupled",
+        }
+        return {name: reason for name, idle in unused.items() if idle}
+
 
 @dataclass(frozen=True)
 class Federation:
