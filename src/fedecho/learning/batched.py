@@ -131,7 +131,7 @@ class BatchedTrainer:
         each = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.flatten(), reduction="none")
         if labels.dim() > 1:  # a mean over all tokens that are asked for, not over texts
             asked = (labels >= 0).view(*examples.shape, -1) & (weight > 0)[..., None]
-            weight = (asked / asked.sum((1, 2), keepdim=True)).flatten(1)
+            weight = (asked.to(each.dtype) / asked.sum((1, 2), keepdim=True)).flatten(1)
         losses = (each.view(len(examples), -1) * weight).sum(1)
         found = torch.autograd.grad(losses, leaves, torch.ones_like(losses), materialize_grads=True)
         as_they_lie = (
@@ -161,15 +161,15 @@ class BatchedTrainer:
             rule: what clients do differently; it sees one job after the other.
         """
         device = start.device
-        flat, totals = start.clone(), torch.zeros(len(start), device=device)
+        flat, totals = start.clone(), torch.zeros(len(start), device=device, dtype=start.dtype)
         gradient = torch.zeros_like(flat) if rule is not None else None
         parts = self.views(flat)
         if rule is None:  # then all jobs' values of one parameter lie together, and fewer are copied on the way
             parts = [part.contiguous() for part in parts]
         momenta = [torch.zeros_like(part) for part in parts] if how.momentum else []
         own = torch.arange(plan.examples.shape[2]) < plan.sizes[..., None]
-        weight = (own / plan.sizes[..., None].clamp(min=1)).to(device)
-        examples, rates = plan.examples.to(device), torch.tensor(lrs, device=device)
+        weight = (own.to(start.dtype) / plan.sizes[..., None].clamp(min=1)).to(device)
+        examples, rates = plan.examples.to(device), torch.tensor(lrs, device=device, dtype=start.dtype)
         alike = lrs[0] if len(set(lrs)) == 1 else None
         widths = [plan.sizes[:, step].max() for step in range(plan.sizes.shape[1])]
         active, here, kept, moving = 0, parts, buffers, momenta

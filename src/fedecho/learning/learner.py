@@ -6,6 +6,7 @@ that loading a model, a step of SGD and an aggregation are each one vector opera
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,8 +44,9 @@ INFERENCE_LOGITS = 1 << 23
 """Of a language model: logits per forward pass, at most, which is fewer examples. 32 MiB."""
 
 
-GRADIENT_TOLERANCE = 1e-3
-"""How far a gradient in a batch of jobs may be from what the job gets alone, of its largest number."""
+GRADIENT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""The largest difference that counts as rounding between a gradient in a batch of jobs and the same job's gradient
+alone, as a fraction of its largest number."""
 
 
 class Learner:
@@ -59,9 +61,11 @@ class Learner:
         device: torch device.
         memory_format: "channels_last" is faster for convolutions on most CPUs and GPUs; "auto" uses it for modules with
             2-d convolutions. It decides the bits.
+        dtype: of the module's trainable parameters. Runs use float32; float64 is for comparisons of two ways to compute
+            the same result.
 
     Raises:
-        ConfigError: when the module has no trainable parameter, or one that is not float32.
+        ConfigError: when the module has no trainable parameter, or one that is not of this type.
     """
 
     def __init__(
@@ -73,7 +77,9 @@ class Learner:
         rule: ClientRule | None = None,
         device: str = "cpu",
         memory_format: Literal["auto", "contiguous", "channels_last"] = "auto",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        self.dtype = dtype
         self.data, self.client, self.rule = data, client, rule
         self._key = key
         self.device = torch.device(device)
@@ -93,8 +99,9 @@ class Learner:
     def _flatten(self) -> None:
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         parameters = list(named.values())
-        if not parameters or any(p.dtype != torch.float32 for p in parameters):
-            raise ConfigError("the model needs trainable parameters, all float32; freeze or convert the others")
+        if not parameters or any(p.dtype != self.dtype for p in parameters):
+            kind = str(self.dtype).removeprefix("torch.")
+            raise ConfigError(f"the model needs trainable parameters, all {kind}; freeze or convert the others")
         layouts = [self._layout(p) for p in parameters]
         self._weights = torch.cat(
             [p.detach().permute(order).reshape(-1) for p, (order, _) in zip(parameters, layouts, strict=True)]
@@ -119,8 +126,8 @@ class Learner:
         ]
         self._frozen = {name for name, p in self.module.named_parameters(remove_duplicate=False) if not p.requires_grad}
         self._frozen -= set(getattr(self.module, "drawn", ()))  # frozen, but to be had from nowhere else
-        none = torch.zeros(0, device=self.device)
-        self._buffers = torch.cat([none, *(b.detach().reshape(-1).float() for _, _, b in floats)])
+        none = torch.zeros(0, device=self.device, dtype=self.dtype)
+        self._buffers = torch.cat([none, *(b.detach().reshape(-1).to(self.dtype) for _, _, b in floats)])
         a = 0
         for m, n, buffer in floats:
             m._buffers[n] = self._buffers[a : a + buffer.numel()].view(buffer.shape)
@@ -145,7 +152,7 @@ class Learner:
         """Inputs on the device, channels behind where the module wants them so."""
         if self.channels_last:
             inputs = inputs.permute(0, 2, 3, 1).contiguous()
-        return inputs.to(self.device)
+        return inputs.to(self.device, self.dtype if inputs.is_floating_point() else inputs.dtype)
 
     def _seen(self, inputs: Tensor) -> Tensor:
         """What `_place` stored, as the module sees it: [B, *shape]."""
@@ -222,7 +229,7 @@ class Learner:
         plain = rule is None and not (how.weight_decay or how.clip or how.momentum)
         per_epoch = -(-n // how.batch_size)
         steps = how.epochs * per_epoch if how.steps is None else how.steps
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros((), device=self.device, dtype=self.dtype)
         with key.torch_global():
             for step in range(steps):
                 place = step % per_epoch
@@ -265,7 +272,9 @@ class Learner:
     def batching_unsupported_reason(self) -> str | None:
         """Why `train_many` cannot train this module, if it cannot.
 
-        Once, the gradients of two jobs with batches of unequal sizes are compared with what each gets alone.
+        Once, the gradients of two jobs with batches of unequal sizes are compared with what each gets alone. A copy in
+        float64 computes them: in float32 two correct kernels may take two sides of a ReLU or two maxima of a pooling
+        window, and how often they do depends on the processor. A module that fails in float64 is compared in float32.
         """
         if reason := unsupported_reason(self.module):
             return reason
@@ -273,27 +282,56 @@ class Learner:
         n = min(end - first, self.client.batch_size, 8)
         if not n:
             return None
-        sizes, start = (n, max(1, n // 2)), self._initial
-        examples = torch.arange(first, first + n, device=self.device).repeat(2, 1)
-        own = torch.stack([(torch.arange(n, device=self.device) < size) / size for size in sizes])
-        weights, buffers = (torch.stack([part, part]) for part in (start.weights, start.buffers))
+        examples, sizes = torch.arange(first, first + n, device=self.device), (n, max(1, n // 2))
+        try:
+            probe = self.in_float64(first, first + n)
+            alone = [probe._gradient_of(examples[:size] - first) for size in sizes]
+        except Exception:  # whatever torch or the module raises, for instance because the module converts to float32
+            return self._disagreement([self._gradient_of(examples[:size]) for size in sizes], examples, sizes)
+        return probe._disagreement(alone, examples - first, sizes)
+
+    def in_float64(self, first: int = 0, end: int | None = None) -> Learner:
+        """A learner in float64, of a copy of the module, with this one's initial model, settings and keys. With `end` it
+        has one client, who holds the examples from `first` to `end`, and no unlabeled data."""
+        data = self.data
+        if end is not None:
+            inputs, labels = data.inputs[first:end], data.labels[first:end]
+            data = replace(data, inputs=inputs, labels=labels, offsets=(0, end - first), unlabeled=inputs[:0])
+        module, initial = copy.deepcopy(self.module).double(), self._initial
+        layout: Literal["contiguous", "channels_last"] = "channels_last" if self.channels_last else "contiguous"
+        learner = Learner(
+            lambda: module, data, self.client, self._key, self.rule, str(self.device), layout, torch.float64
+        )
+        learner._initial = Model(0, initial.weights.double(), initial.buffers.double())
+        return learner
+
+    def _gradient_of(self, examples: Tensor) -> Tensor:
+        """The gradient [d] of the initial model on some examples [B]."""
+        self.module.train()
+        self._load(self._initial)
+        self._gradient.zero_()
+        inputs, labels = self._gathered(examples)
+        with self._key.fold("together").torch_global():
+            F.cross_entropy(*_predicted(self.module(inputs), labels)).backward()  # type: ignore[no-untyped-call]
+        return self._gradient.clone()
+
+    def _disagreement(self, alone: Sequence[Tensor], examples: Tensor, sizes: Sequence[int]) -> str | None:
+        """How the gradients of jobs in a batch differ from those `alone`, each [d], if they do. Each job has the first
+        of the examples [B], as many as its size says."""
+        jobs, start, own_sizes = len(sizes), self._initial, torch.tensor(sizes, device=self.device)[:, None]
+        own = (torch.arange(len(examples), device=self.device) < own_sizes).to(self.dtype) / own_sizes
+        weights, buffers = start.weights.repeat(jobs, 1), start.buffers.repeat(jobs, 1)
         self.module.train()
         self._load(start)
         try:
             with self._key.fold("together").torch_global():
-                views = self._batched.views(weights)
-                _, found = self._batched.gradients(views, self._named_buffers(buffers), examples, own)
+                views, named = self._batched.views(weights), self._named_buffers(buffers)
+                _, gradients = self._batched.gradients(views, named, examples.repeat(jobs, 1), own)
         except Exception as fault:  # whatever torch or the module raises
-            said = str(fault).strip() or type(fault).__name__
-            return f"cannot be batched over weights ({said.splitlines()[0]})"
-        for size, together in zip(sizes, torch.cat([g.flatten(1) for g in found], 1), strict=True):
-            self._load(start)
-            self._gradient.zero_()
-            inputs, labels = self._gathered(examples[0, :size])
-            F.cross_entropy(*_predicted(self.module(inputs), labels)).backward()  # type: ignore[no-untyped-call]
-            if not float((together - self._gradient).abs().max()) <= GRADIENT_TOLERANCE * float(
-                self._gradient.abs().max()
-            ):
+            message = str(fault).strip() or type(fault).__name__
+            return f"cannot be batched over weights ({message.splitlines()[0]})"
+        for batched, single in zip(torch.cat([g.flatten(1) for g in gradients], 1), alone, strict=True):
+            if not float((batched - single).abs().max()) <= GRADIENT_TOLERANCE[self.dtype] * float(single.abs().max()):
                 return "has other gradients in a batch of jobs than alone: its examples seem to influence each other"
         return None
 
