@@ -31,6 +31,7 @@ from fedecho.core.messages import (
 )
 from fedecho.executors.base import Executor
 from fedecho.executors.inline import Inline, Trainer
+from fedecho.objectives.predictions import ClassPredictions
 from fedecho.server.server import Server
 from fedecho.server.settings import ServerConfig, Stop
 from fedecho.simulation.job_times import Empirical
@@ -108,6 +109,7 @@ class Quadratics:
     """
 
     classes = 3
+    predictions = ClassPredictions()
 
     def __init__(
         self,
@@ -285,7 +287,7 @@ def make_server(
     config: ServerConfig,
     stages: Sequence[Stage] = (),
 ) -> Server:
-    guarded = any(stage.alone for stage in stages)
+    guarded = any(stage.exclusive for stage in stages)
     model = Model(0, torch.zeros(worker.centres.shape[1]), torch.zeros(0 if guarded else 2))
     away = [client for client in range(people.clients) if not people.present(client, 0.0)]
     return Server(algorithm, model, people.clients, Key(3), stop, config, stages, worker, None, away)

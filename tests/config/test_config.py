@@ -180,7 +180,7 @@ OUT_OF_RANGE = {
     "aced": {"lr": [0.0], "tau_algo": [-1]},
     "echo": {
         "lr": [0.0], "steps": [-1], "batch_size": [0], "clip": [-1.0], "alpha_min": [-0.1], "alpha_max": [1.1],
-        "temperature": [0.0, -1.0], "staleness_power": [-1.0], "every": [0], "max_rows": [0], "passes": [-0.5],
+        "temperature": [0.0, -1.0], "staleness_power": [-1.0], "every": [0], "max_rows": [0], "max_passes": [-0.5],
     },
     "client": {
         "epochs": [0], "steps": [0], "batch_size": [0], "lr": [0.0], "momentum": [1.0], "weight_decay": [-0.1],
@@ -233,9 +233,9 @@ def test_ranges_of_dataclasses() -> None:
     assert caught.value.faults == (
         "client.lr is 0.0; it must be above 0 and finite",
         "algorithm.buffer_size is 0; it must be at least 1",
-        "stages.alpha_min (0.5) exceeds stages.alpha_max (0.4); lower one or raise the other",
         "stages.lr is -1.0; it must be above 0 and finite",
         "[experiment] has no limit; set updates, versions or virtual_time_s",
+        "stages.alpha_min (0.5) exceeds stages.alpha_max (0.4); lower one or raise the other",
     )
 
 
@@ -342,14 +342,14 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
     steps = 3
     top_k = 8
     batch_size = 7
-    passes = 0.5
+    max_passes = 0.5
     clip = 0
     alpha_min = 0.1
     alpha_max = 0.9
     alpha = "batch"
     average = "probabilities"
     temperature = 2
-    teachers = "staleness"
+    teacher_weights = "staleness"
     staleness_power = 1
     optimizer = "adam"
     every = 4

@@ -148,13 +148,9 @@ class Algorithm(abc.ABC):
         """The rule with those settings filled in that are None because the run decides them."""
         return self
 
-    def own_faults(self) -> list[str]:
-        """Settings that contradict each other, a line each with full names: "algorithm.low (2) exceeds …; do …"."""
-        return []
-
     def check(self, shape: RunShape) -> list[str]:
-        """What does not go with the run, a line each with full names and a remedy. Called on the result of `for_run`,
-        when each setting is within its bounds."""
+        """What does not go together in the rule's own settings or with the run, a line each with full names and a
+        remedy. Called on the result of `for_run`, when each setting is within its bounds."""
         return []
 
     def unused_settings(self) -> dict[str, str]:

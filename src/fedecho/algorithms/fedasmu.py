@@ -29,8 +29,8 @@ class FedASMU(Algorithm):
 
     Liu et al., *FedASMU: Efficient Asynchronous Federated Learning with Dynamic Staleness-aware Model Update*, AAAI
     2024, equations (1) and (2) as two re-implementations have them; https://arxiv.org/abs/2312.05770. This is its
-    server rule with fixed coefficients. Left out: the paper learns λ, σ and ι online for every client, and clients mix the
-    fresh global model in while they train. Batch-norm statistics are mixed by the same factor.
+    server rule with fixed coefficients. Left out: the paper learns λ, σ and ι online for every client, and clients mix
+    the fresh global model in while they train. Batch-norm statistics are mixed by the same factor.
 
     Attributes:
         mu_alpha: μ_α > 0, how strongly models are mixed in; 1 in the re-implementations.

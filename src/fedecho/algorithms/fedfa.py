@@ -29,8 +29,8 @@ class FedFa(Algorithm):
     Xu, Zhang, Di, Liu, Alharthi, Cao, *FedFa: A Fully Asynchronous Training Paradigm for Federated Learning*, IJCAI
     2024; https://arxiv.org/abs/2404.11015. This is the variant whose clients send models, checked against a
     re-implementation. Left out: FedFa-Delta, whose clients send changes. The server keeps k models, k·d numbers, and
-    has no step size: k takes its place, since the newest model counts for 1/k. A schedule of the server step with factor s
-    mixes, x ← x + s·(mean − x). Batch-norm statistics are averaged over the same window.
+    has no step size: k takes its place, since the newest model counts for 1/k. A schedule of the server step with
+    factor s mixes, x ← x + s·(mean − x). Batch-norm statistics are averaged over the same window.
 
     Attributes:
         window: k ≥ 1, the client models that are averaged (k is not M: every arrival is a step); 5 is ours.

@@ -1,8 +1,7 @@
 """Faults in the values of a configuration.
 
-What one table can see alone is declared there: the bounds beside each field, `own_faults` for what contradicts each
-other. What goes with a run is known by the rule and the stages themselves (`check`). Here is what is left: settings of
-one table that look at another, and names of parts that are found elsewhere.
+The bounds of a setting stand beside its field. What goes together is known by the rule and the stages (`check`). Here is
+what is left: settings of one table that look at another, and names of parts that are found elsewhere.
 """
 
 from __future__ import annotations
@@ -28,11 +27,10 @@ from .tables import ExecutorConfig, ExperimentConfig, TransportConfig
 
 
 def table_faults(path: str, settings: Any) -> list[str]:
-    """What is wrong with one table's settings, whatever the others say: bounds, and what contradicts each other."""
+    """What is out of its bounds in one table, whatever the others say."""
     if isinstance(settings, PopulationConfig):  # which is checked with the number of clients
         return []
-    own_faults = getattr(settings, "own_faults", None)
-    return settings_faults(path, settings) + (own_faults() if own_faults is not None else [])
+    return settings_faults(path, settings)
 
 
 def run_shape(server: ServerConfig, data: DataConfig, transport: TransportConfig | None) -> RunShape:
@@ -89,9 +87,10 @@ def _experiment_faults(experiment: ExperimentConfig | None, data: DataConfig | N
 def _data_faults(data: DataConfig, live: bool) -> Iterator[str]:
     datasets = sources.names()
     if not live and ":" not in data.dataset and data.dataset not in datasets:
+        near = suggestion(data.dataset, datasets)
         yield (
-            f"data.dataset is {data.dataset!r}{suggestion(data.dataset, datasets)}; there are {', '.join(datasets)}, or "
-            "give `module:function` or `hf:NAME`"
+            f"data.dataset is {data.dataset!r}{near}; there are {', '.join(datasets)}, or give `module:function` or "
+            "`hf:NAME`"
         )
     splits = (*schemes(), *natural_schemes())
     if data.partition not in splits:

@@ -174,7 +174,7 @@ def with_run_defaults(parts: Mapping[str, Any]) -> dict[str, Any]:
     if algorithm is not None and server is not None and data is not None:
         algorithm = algorithm.for_run(run_shape(server, data, parts["transport"]))
     if algorithm is not None:
-        stages = tuple(stage if stage is None else stage.for_run(algorithm) for stage in stages)
+        stages = tuple(stage if stage is None else stage.for_algorithm(algorithm) for stage in stages)
     return {**parts, "algorithm": algorithm, "stages": stages}
 
 

@@ -100,7 +100,7 @@ class Simulation(Setup):
     def sizes(self) -> Sizes:
         """What the run moves and keeps."""
         learner, stages, model = self.learner, self.config.stages, self.learner.initial()
-        number, classes = learner.predictions, learner.classes
+        number, classes = learner.prediction_count, learner.classes
         down = 4 * (model.weights.numel() + model.buffers.numel())
         said = number * common_format(stages).bytes(classes) if any(stage.needs_predictions for stage in stages) else 0
         bank = sum(stage.memory_bytes(self.config.data.clients, number, classes) for stage in stages)

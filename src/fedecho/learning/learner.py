@@ -26,6 +26,7 @@ from ..core.errors import ConfigError
 from ..core.keys import Key
 from ..core.messages import Model, Task, TrainResult
 from ..data.federation import Federation
+from ..objectives.predictions import ClassPredictions
 from ..stages.compute import LOGITS, Distillation, Generator, Loss, PredictionFormat, Synthesis, Synthetic
 from .batched import BatchedTrainer, schedule, unsupported_reason
 from .evaluation import Evaluation
@@ -461,7 +462,12 @@ class Learner:
         return self.data.classes
 
     @property
-    def predictions(self) -> int:
+    def predictions(self) -> ClassPredictions:
+        """What the outputs mean as probabilities."""
+        return ClassPredictions()
+
+    @property
+    def prediction_count(self) -> int:
         """P: how many predictions a model makes on U; of a language model, one a token that is no padding."""
         said = self._said(self._unlabeled)
         return len(self._unlabeled) if said is None else int(said.sum())

@@ -92,7 +92,7 @@ class Server:
         config = config or ServerConfig()
         if compute is None and any(stage.needs_compute for stage in stages):
             raise ConfigError("a stage needs somebody to compute: give `compute`")
-        if model.buffers.numel() and (guards := [stage.name for stage in stages if stage.alone]):
+        if model.buffers.numel() and (guards := [stage.name for stage in stages if stage.exclusive]):
             raise ConfigError(
                 f"stages {guards[0]!r} protects weights only, and the model has statistics of batch norm "
                 f"({model.buffers.numel()} numbers) that would leave as they are: take a model with group norm"
@@ -100,7 +100,7 @@ class Server:
         self.algorithm = algorithm
         self.stop = stop
         self.config = config
-        self.stages = tuple(stages)
+        self.stages = tuple(stage.for_algorithm(algorithm) for stage in stages)
         self._predicting = any(stage.needs_predictions for stage in self.stages)
         self._compute: Any = compute  # None where no stage asks it for anything
         self._outputs = outputs
@@ -113,6 +113,7 @@ class Server:
         if self._predicting:
             self._asked |= self._form.asking()
         self._no_predictions = model.weights.new_zeros(0)  # the predictions of a run that asks for none
+        predictions = None if compute is None else compute.predictions
         absent = set(away)
         idle = [client for client in range(clients) if client not in absent]
         self._place = {client: place for place, client in enumerate(idle)}  # client to its place in the idle list
@@ -122,7 +123,7 @@ class Server:
             clients=clients,
             model=model,
             algorithm=algorithm.init(model.weights, clients),
-            stages=tuple(stage.init(clients) for stage in self.stages),
+            stages=tuple(stage.init(clients, predictions) for stage in self.stages),
             stage_runs=(0,) * len(self.stages),
             average=model.weights if config.ema else None,
             buffers_sum=torch.zeros_like(model.buffers),
@@ -179,7 +180,7 @@ class Server:
         self.state = self.snapshot()  # containers of its own: the same snapshot can be restored again
         if self._keep is not None:
             pairs = zip(self.stages, self.state.stages, strict=True)
-            self.state.stages = tuple(stage.moved(state, self._keep) for stage, state in pairs)
+            self.state.stages = tuple(stage.with_rows_stored(state, self._keep) for stage, state in pairs)
         self._place = {client: place for place, client in enumerate(self.state.idle)}
         self._version_users = Counter(task.version for task in self.state.in_flight.values())
         self._ranked = sorted(self.state.norms)
