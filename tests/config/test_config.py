@@ -13,10 +13,10 @@ from fedecho import Config, ConfigError
 from fedecho.algorithms.fadas import FADAS
 from fedecho.algorithms.fedavg import FedAvg
 from fedecho.algorithms.fedbuff import FedBuff
-from fedecho.config.checks import range_faults as _range_faults
 from fedecho.config.registry import algorithm_classes, stage_classes
 from fedecho.config.tables import ExperimentConfig
 from fedecho.config.toml import read_toml, resolve
+from fedecho.core.bounds import field_types, value_faults
 from fedecho.core.schedules import Schedule
 from fedecho.data.federation import DataConfig
 from fedecho.executors import EXECUTORS
@@ -239,24 +239,15 @@ def test_ranges_of_dataclasses() -> None:
     )
 
 
-def test_every_number_of_a_rule_has_a_range() -> None:
-    """A new rule's or stage's number comes with its range in `config._RANGES`."""
-    for cls in (
-        *algorithm_classes().values(),
-        *stage_classes().values(),
-        ClientConfig,
-        ServerConfig,
-        Schedule,
-        DataConfig,
-    ):
-        for f in dataclasses.fields(cls):
-            if str(f.type).startswith(("int", "float", "tuple[float")):
-                where = "stages" if cls in stage_classes().values() else "algorithm"
-                assert faulty(cls, f.name, where), f"{cls.__name__}.{f.name} takes any number"
+SETTINGS = [*algorithm_classes().values(), *stage_classes().values(), ClientConfig, ServerConfig, Schedule, DataConfig]
 
 
-def faulty(cls: type, name: str, where: str) -> bool:
-    return bool(_range_faults(f"{where}.{name}", -1))
+@pytest.mark.parametrize("cls", SETTINGS, ids=lambda cls: cls.__name__)
+def test_every_number_has_its_bounds_beside_it(cls: type) -> None:
+    for name, hint in field_types(cls).items():
+        if "int" in str(hint) or "float" in str(hint):
+            value = (-1,) if "tuple" in str(hint) else -1
+            assert "Literal" in str(hint) or value_faults(name, hint, value), f"{cls.__name__}.{name} takes any number"
 
 
 def test_the_edges_are_in() -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fedecho.runs.folder import RunFolder
 from safetensors.torch import load_file
 from test_resume import Stop, numbers, records
 from torch import Tensor, nn
@@ -32,6 +31,7 @@ from fedecho.learning.models import build, tokenizer_of
 from fedecho.learning.models.lstm import LSTM
 from fedecho.learning.settings import ClientConfig
 from fedecho.report import write_report
+from fedecho.runs.folder import RunFolder
 from fedecho.studies import compare
 
 pytest.importorskip("transformers")

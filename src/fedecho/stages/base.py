@@ -66,6 +66,10 @@ class Stage(abc.ABC):
         remedy = f"take {_or(others)}" if others else "leave the stage out, or take an objective that has them"
         return [f"stages.name {self.name!r} needs {needs}, and the objective is {objective!r}; {remedy}"]
 
+    def unused_settings(self) -> dict[str, str]:
+        """Settings without effect as the others are, each with the reason: {"staleness_power": "stages.teachers is …"}."""
+        return {}
+
     def for_algorithm(self, algorithm: Algorithm) -> Stage:
         """The stage as it runs with this rule: settings that follow from the rule's are filled in."""
         return self

@@ -132,4 +132,4 @@ class CentralDP(Stage):
 
 def _release_size(algorithm: Algorithm) -> int:
     """M: how many changes the rule sums before it releases them."""
-    return int(getattr(algorithm, "buffer_size", 1))
+    return algorithm.updates_per_step
