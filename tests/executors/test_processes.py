@@ -239,7 +239,7 @@ def test_a_job_that_kills_its_workers_is_one_clear_error(start: Any) -> None:
     submit(executor, 0, 0.0)
     submit(executor, 1, 1.0)
     check(executor.result(0), 0)
-    with pytest.raises(WorkerLost, match=r"^3 worker processes died on task 1, the last one killed by SIGKILL; where"):
+    with pytest.raises(WorkerLost, match=r"^3 worker processes died on task 1, the last one: killed by SIGKILL; where"):
         executor.result(1)
     assert shop.computed() == [0, 1, 1, 1]
 

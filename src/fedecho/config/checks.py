@@ -128,8 +128,8 @@ def cross_faults(parts: Mapping[str, Any]) -> list[str]:
     kinds = {kind.partition(":")[0] for kind in unlabeled_kinds()}
     if data and data.unlabeled.partition(":")[0] not in kinds:
         faults.append(f"data.unlabeled is {data.unlabeled!r}; there are {', '.join(unlabeled_kinds())}")
-    if executor and executor.name not in EXECUTORS:
-        faults.append(f"executor.name is {executor.name!r}; there are {', '.join(EXECUTORS)}")
+    if executor and ":" not in executor.name and executor.name not in EXECUTORS:
+        faults.append(f"executor.name is {executor.name!r}; there are {', '.join(EXECUTORS)}, or give `module:Class`")
     if executor and executor.address is not None and executor.name != "ray":
         faults.append(f"executor.address is for executor.name 'ray', not {executor.name!r}; leave it out")
     if people:

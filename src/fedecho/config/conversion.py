@@ -71,6 +71,8 @@ def _read(hint: Any, value: Any, path: str, faults: list[str]) -> tuple[bool, An
                 pairs = zip(get_args(option), value, strict=True)
                 read = [_read(kind, item, f"{path}[{i}]", faults) for i, (kind, item) in enumerate(pairs)]
                 return len(faults) == before, tuple(item for _, item in read)
+        elif get_origin(option) is Mapping and isinstance(value, Mapping):
+            return True, dict(value)
         elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
             if math.isnan(value):
                 break
@@ -156,7 +158,7 @@ def _named(
 def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init)
-        return {name: plain(item) for name, item in pairs if item is not None}
+        return {name: plain(item) for name, item in pairs if item is not None and item != {}}
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items() if item is not None}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
