@@ -29,8 +29,8 @@ from fedecho.core.messages import (
     View,
     WakeAt,
 )
-from fedecho.executors.base import Executor
-from fedecho.executors.inline import Inline, Trainer
+from fedecho.executors.base import Executor, Trainer
+from fedecho.executors.inline import Inline
 from fedecho.objectives.predictions import ClassPredictions
 from fedecho.server.server import Server
 from fedecho.server.settings import ServerConfig, Stop

@@ -82,8 +82,8 @@ def room(module: str) -> str:
 def test_the_test_sees_imports() -> None:
     """Else what follows would hold of any house."""
     assert set(imports(HOUSE / "cli" / "studies.py")) >= {"core.errors", "studies.compare", "config.toml", "report"}
-    assert "data.devices" in set(imports(HOUSE / "simulation" / "build.py"))  # in a function
-    assert set(imports(HOUSE / "executors" / "inline.py")) == {"core.messages"}
+    assert "data.devices" in set(imports(HOUSE / "simulation" / "delay_models" / "phones.py"))  # in a function
+    assert set(imports(HOUSE / "executors" / "inline.py")) == {"core.messages", "executors.base"}
     assert {room(module_of(path).removeprefix("fedecho.")) for path in FILES} - {"fedecho"} <= set(ROOMS)
 
 

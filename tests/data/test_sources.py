@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 import time
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from fedecho import Config
 from fedecho.core.errors import ConfigError, DataError, MissingExtra
+from fedecho.core.keys import Key
 from fedecho.data.devices import device_fps
+from fedecho.data.federation import DataConfig, federation
 from fedecho.data.fetch import ARCHIVES, fetch
 from fedecho.data.source import Source
 from fedecho.data.sources import load, names
@@ -163,11 +167,39 @@ def pictures(): return [Pairs(Image.new("RGB", (5, 4), (255, 0, 51)))] * 2
 def grey(): return [Pairs(Image.new("L", (5, 4), 51))] * 2
 
 def three(): return 1, 2, 3
-def fails(): raise RuntimeError("no disk")
+def fails():
+    raise RuntimeError("no disk")
+def fails_deep():
+    return dict(b=1)["a"]
+class Broken:
+    def __len__(self):
+        return 3
+    def __getitem__(self, i):
+        return [0][i], 1
+def fails_reading(): return Broken(), Broken()
 def short(): return np.ones((3, 2)), np.zeros(2, int), np.ones((3, 2)), np.zeros(3, int)
 def negative(): return np.ones((2, 2)), np.array([-1, 0]), np.ones((2, 2)), np.array([0, 1])
-def fractions(): return np.ones((2, 2)), np.array([0.5, 0]), np.ones((2, 2)), np.array([0, 1])
-def tokens(): return np.ones((2, 2), int), np.array([0, 1]), np.ones((2, 2), int), np.array([0, 1])
+def mixed(): return np.ones((2, 2)), np.array([0.5, 0]), np.ones((2, 2)), np.array([0, 1])
+def tabular(): return np.full((2, 2), 7), np.array([0, 1]), np.ones((2, 2), bool), np.array([0, 1])
+def integer_images(): return [np.ones((2, 1, 8, 8), int), np.array([0, 1])] * 2
+def swapped(): return np.ones((6, 4)), np.ones((3, 4)), np.zeros(6, int), np.zeros(3, int)
+def swapped_alike(): return np.ones((6, 4)), np.ones((6, 4)), np.zeros(6, int), np.zeros(6, int)
+def labels_first(): return np.zeros(6, int), np.ones((6, 4)), np.zeros(3, int), np.ones((3, 4))
+def huge(): return [np.ones((2, 2)), np.array([0, 2_000_000])] * 2
+def quantities(): return [np.ones((1500, 2)), np.arange(1500) * 7 + 3] * 2
+def named(): return np.ones((3, 2)), np.array(["cat", "dog", "cat"]), np.ones((2, 2)), ["dog", "eel"]
+def from_one(): return np.ones((3, 2)), np.array([1, 3, 2]), np.ones((2, 2)), np.array([3, 1])
+def signs(): return np.ones((2, 2)), np.array([-1, 1]), np.ones((2, 2)), np.array([1, -1])
+def with_options(n, scale=1.0): return [np.full((n, 2), scale), np.arange(n) % 2] * 2
+def part(n, value): return np.full((n, 3), float(value)), np.arange(n) % 2
+def per_client(): return [part(4, 0), Pairs(torch.ones(3)), part(9, 2)], part(5, 3)
+def by_name(): return {"berlin": part(4, 0), "cairo": part(6, 1)}, {"berlin": part(1, 7), "cairo": part(2, 8)}
+def pairs(): return part(4, 0), part(3, 1)
+def listed(): return [(np.ones(3), 0), (np.ones(3), 1)], [(np.ones(3), 1)]
+def nobody(): return [], part(3, 0)
+def other_clients(): return [part(3, 0), part(3, 0)], [part(3, 0)]
+def uneven_clients(): return [part(3, 0), (np.ones((3, 5)), np.zeros(3, int))], part(3, 0)
+def number(): return 5
 def nan(): return np.full((2, 2), np.nan), np.array([0, 1]), np.ones((2, 2)), np.array([0, 1])
 def shapes(): return np.ones((2, 2)), np.array([0, 1]), np.ones((2, 3)), np.array([0, 1])
 def empty(): return np.ones((0, 2)), np.array([], int), np.ones((2, 2)), np.array([0, 1])
@@ -207,19 +239,91 @@ def test_a_users_own_arrays_and_datasets(own: str) -> None:
     ("function", "said"),
     [
         ("three", "returned 3 things"),
-        ("fails", "RuntimeError: no disk"),
+        ("fails", r"the function raised RuntimeError: no disk \(own_data_module\.py, line 25\); mend it"),
+        ("fails_deep", r"raised KeyError: 'a' \(own_data_module\.py, line 27\)"),
+        ("fails_reading", r"reading its Dataset raised IndexError: .*\(own_data_module\.py, line 32\)"),
         ("short", r"\[2\] train labels for 3 inputs"),
         ("negative", "labels from -1"),
-        ("fractions", "labels are float64"),
-        ("tokens", "inputs are torch.int64"),
+        ("mixed", r"train target is torch\.float32 \[\], a test target torch\.int64"),
+        ("integer_images", "give images as uint8"),
         ("nan", "NaN"),
         ("shapes", "one shape"),
         ("empty", "n ≥ 1"),
+        ("swapped", r"look swapped: .*\[6, 4\], \[3, 4\], \[6\], \[3\], as \(train_x, test_x, train_y, test_y\)"),
+        ("swapped_alike", "look swapped"),
+        ("labels_first", "look swapped"),
+        ("huge", "2 different ones among 2 examples, and a model would need 2,000,001 outputs"),
+        ("quantities", "give floats if these are quantities"),
+        ("nobody", "data of no client"),
+        ("other_clients", "train data are of 2 clients, test data of 1"),
+        ("uneven_clients", "clients' data do not fit together"),
+        ("number", "returned a int"),
     ],
 )
 def test_a_users_own_data_that_do_not_fit(own: str, function: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         load(f"{own}:{function}")
+
+
+def test_a_users_own_function_takes_the_options_of_the_table(own: str) -> None:
+    assert load(f"{own}:with_options", options={"n": 5}).inputs.shape == (5, 2)
+    assert float(load(f"{own}:with_options", options={"n": 5, "scale": 3.0}).inputs.max()) == 3
+    with pytest.raises(
+        ConfigError, match=r"data\.options do not fit .*missing a required argument: 'n'; it takes \(n,"
+    ):
+        load(f"{own}:with_options")
+    with pytest.raises(ConfigError, match="unexpected keyword argument 'm'"):
+        load(f"{own}:with_options", options={"n": 5, "m": 1})
+    config = Config.from_dict(
+        {
+            "experiment": {"updates": 1},
+            "server": {"concurrency": 2},
+            "data": {"dataset": f"{own}:with_options", "clients": 2, "options": {"n": 40, "scale": 2}, "held_out": 0},
+        }
+    )
+    assert Config.from_dict(config.to_dict()) == config
+    data = dataclasses.replace(config.data, partition="iid", unlabeled="noise")
+    assert float(federation(data, Key(0)).inputs.max()) == 2
+    with pytest.raises(ConfigError, match="are for a function of your own"):
+        federation(dataclasses.replace(data, dataset="digits"), Key(0))
+
+
+def test_labels_are_numbered_and_the_numbering_is_kept(own: str) -> None:
+    source = load(f"{own}:named")
+    assert (source.labels.tolist(), source.test_labels.tolist(), source.classes) == ([0, 1, 0], [1, 2], 3)
+    assert source.label_names == ("cat", "dog", "eel")
+    source = load(f"{own}:from_one")
+    assert (source.labels.tolist(), source.test_labels.tolist(), source.classes) == ([0, 2, 1], [2, 0], 3)
+    assert source.label_names == ("1", "2", "3")
+    assert load(f"{own}:signs").label_names == ("-1", "1")
+    assert load(f"{own}:floats").label_names == ()
+    data = DataConfig(f"{own}:from_one", clients=1, partition="iid", unlabeled="noise", unlabeled_size=1)
+    assert federation(data, Key(0)).label_names == ("1", "2", "3")
+
+
+def test_integer_tables_are_inputs(own: str) -> None:
+    source = load(f"{own}:tabular")
+    assert source.inputs.dtype == torch.float32
+    assert float(source.inputs[0, 0]) == 7
+    assert load(f"{own}:pairs").inputs.shape == (4, 3)
+    assert load(f"{own}:listed").labels.tolist() == [0, 1]
+
+
+def test_clients_with_data_of_their_own(own: str) -> None:
+    data = DataConfig(f"{own}:per_client", clients=3, partition="natural", unlabeled="noise", unlabeled_size=1)
+    shared = federation(data, Key(0))
+    assert shared.offsets == (0, 4, 8, 17), "in the function's order"
+    assert [float(shared.inputs[start].max()) for start in (0, 4, 8)] == [0, 1, 2]
+    assert len(shared.test[0]) == 5
+    assert shared.test_clients is None
+    named = federation(dataclasses.replace(data, dataset=f"{own}:by_name", clients=2), Key(0))
+    assert named.test_clients is not None
+    assert named.test_clients.tolist() == [0, 1, 1]
+    assert load(f"{own}:by_name").owner_names == ("berlin", "cairo")
+    with pytest.raises(ConfigError, match=r"data\.partition is 'iid', and .* returns each client's own data; set"):
+        federation(dataclasses.replace(data, partition="iid"), Key(0))
+    with pytest.raises(ConfigError, match="exceeds the 3 owners"):
+        federation(dataclasses.replace(data, clients=4), Key(0))
 
 
 def test_a_users_own_function_that_is_not_there(own: str) -> None:

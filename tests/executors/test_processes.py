@@ -239,7 +239,7 @@ def test_a_job_that_kills_its_workers_is_one_clear_error(start: Any) -> None:
     submit(executor, 0, 0.0)
     submit(executor, 1, 1.0)
     check(executor.result(0), 0)
-    with pytest.raises(WorkerLost, match=r"^3 worker processes died on task 1, the last one killed by SIGKILL; where"):
+    with pytest.raises(WorkerLost, match=r"^3 worker processes died on task 1, the last one: killed by SIGKILL; where"):
         executor.result(1)
     assert shop.computed() == [0, 1, 1, 1]
 
@@ -342,7 +342,7 @@ def test_data_are_shared_and_not_copied() -> None:
     setup = prepare(configuration("fedbuff"))
     assert isinstance(setup.executor, Processes)
     assert setup.learner._inputs.data_ptr() == setup.data.inputs.data_ptr()
-    again = setup.executor._make()
+    again = setup.executor._factory()
     assert again._inputs.data_ptr() == setup.data.inputs.data_ptr()  # type: ignore[attr-defined]
 
 
@@ -439,7 +439,7 @@ def test_nothing_is_left_of_a_run_that_is_stopped_or_killed(how: str, tmp_path: 
     config.write_text(settings.to_toml())
     shared = set(Path("/dev/shm").iterdir()) if Path("/dev/shm").exists() else set()
     child = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "fedecho.cli.main", "run", str(config), "--out", str(folder)],
+        [sys.executable, "-W", "error", "-m", "fedecho", "run", str(config), "--out", str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

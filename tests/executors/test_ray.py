@@ -128,7 +128,7 @@ def test_a_job_that_kills_its_actors_is_one_clear_error(cluster: str, tmp_path: 
     executor = make(shop, cluster)
     try:
         submit(executor, 2, 2.0)
-        with pytest.raises(WorkerLost, match=r"^3 Ray workers died on task 2, the last one so: .*resume the run$"):
+        with pytest.raises(WorkerLost, match=r"^3 Ray workers died on task 2, the last one: .*resume the run$"):
             executor.result(2)
         assert shop.computed().count(2) == 3
     finally:

@@ -258,7 +258,7 @@ def test_a_draw_of_zero_is_harmless():
 
 
 def test_phones_keep_the_ratios_of_the_devices(monkeypatch):
-    monkeypatch.setattr("fedecho.simulation.build._device_fps", lambda: [60.0, 30.0, 0.0, 10.0])
+    monkeypatch.setattr("fedecho.simulation.delay_models.phones._device_fps", lambda: [60.0, 30.0, 0.0, 10.0])
     people = build(60, Key(0), name="phones", mean_s=6.0, job_sigma=0.0)
     # Of the three measured devices the median one, of 30 frames a second, takes `mean_s`.
     assert {round(people.expected_time_s(client), 9) for client in range(60)} == {3.0, 6.0, 18.0}
@@ -443,7 +443,9 @@ def test_trace_by_device_draws_a_device_for_each_client(trace):
         ("client,seconds\n", "holds no times"),
         ("client,seconds\n0,1\n1,fast\n1,-2\n", r"line 3: `seconds` must be a number above 0, got 'fast' \(and 1 more"),
         ("client,seconds\n0\n", "line 2: `seconds` must be a number above 0, got None"),
-        ("client,seconds\nzero,1\n", "line 2: `client` must be a client number from 0, got 'zero'"),
+        ("client,seconds\n,1\n", "line 2: `client` must be a name, got ''"),
+        ("client,seconds\nanna,1\nben,2\n", "has times for 2 clients, and the run has 3: add lines for them"),
+        ("who,ms\n0,1\n", "or set population.client_column and population.seconds_column"),
         ("device,seconds\n,1\n", "line 2: `device` must be a name, got ''"),
         ("client,seconds\n0,1\n", r"no times for 2 of 3 clients \(1, 2\)"),
     ],
@@ -486,6 +488,10 @@ def test_every_fault_at_once():
         day_s=0,
         drop_out=0.5,
         availability="nights",
+        client_column="",
+        seconds_column=3,
+        unit="days",
+        options=5,
     )
     every = {*PopulationConfig.__dataclass_fields__, "drop_out"}
     assert {fault.split("`")[1] for fault in found} == every

@@ -212,7 +212,7 @@ def test_when_a_job_is_computed_never_shows_in_the_result() -> None:
     drive(server, transport_for(server, people, early), log_early)
     assert log_early.facts == log.facts
     pairs = zip(log.events, log_early.events, strict=True)
-    assert all(torch.equal(a.update.weights, b.update.weights) for a, b in pairs if isinstance(a, Arrived))
+    assert all(torch.equal(a.result.weights, b.result.weights) for a, b in pairs if isinstance(a, Arrived))
 
 
 RESTARTS = {

@@ -105,8 +105,8 @@ def _data_faults(data: DataConfig, live: bool) -> Iterator[str]:
 
 
 def _executor_faults(executor: ExecutorConfig) -> Iterator[str]:
-    if executor.name not in EXECUTORS:
+    if ":" not in executor.name and executor.name not in EXECUTORS:
         near = suggestion(executor.name, EXECUTORS)
-        yield f"executor.name is {executor.name!r}{near}; there are {', '.join(EXECUTORS)}"
+        yield f"executor.name is {executor.name!r}{near}; there are {', '.join(EXECUTORS)}, or give `module:Class`"
     if executor.address is not None and executor.name != "ray":
         yield f"executor.address is for executor.name 'ray', not {executor.name!r}; leave it out"

@@ -63,6 +63,8 @@ def _read(hint: Any, value: Any, path: str, faults: list[str]) -> tuple[bool, An
                 pairs = zip(get_args(option), value, strict=True)
                 read = [_read(kind, item, f"{path}[{i}]", faults) for i, (kind, item) in enumerate(pairs)]
                 return len(faults) == before, tuple(item for _, item in read)
+        elif get_origin(option) is Mapping and isinstance(value, Mapping):
+            return True, dict(value)
         elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
             if math.isnan(value):
                 break
@@ -98,7 +100,7 @@ def plain(value: Any) -> Any:
             field.name: plain(getattr(value, field.name))
             for field in dataclasses.fields(value)
             if field.init
-            and getattr(value, field.name) is not None
+            and getattr(value, field.name) not in (None, {})
             and not (field.name in unused and is_default(value, field))
         }
     if isinstance(value, Mapping):

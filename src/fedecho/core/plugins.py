@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from functools import cache
+from typing import Any
 
 
 @cache
@@ -35,3 +36,20 @@ def exported_class(package: str, base: type, name: str) -> type:
         if cls.__name__ == name:
             return cls
     raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+
+@cache
+def shipped_instances(package: str, base: type) -> dict[str, Any]:
+    """Every object of class `base` that a module of `package` declares as a global variable, by its `name`, sorted.
+
+    Args:
+        package: dotted name of a package, e.g. "fedecho.learning.models".
+        base: the class of the objects; each has an attribute `name`.
+    """
+    instances: dict[str, Any] = {}
+    for module_info in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        module = importlib.import_module(f"{package}.{module_info.name}")
+        for value in vars(module).values():
+            if isinstance(value, base):
+                instances[value.name] = value  # type: ignore[attr-defined]
+    return dict(sorted(instances.items()))

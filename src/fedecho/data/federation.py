@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class DataConfig:
         held_out: real examples kept from the clients for U to be made of; None: |U| where U is made of them, else 0.
         validation: examples kept from the clients for tuning.
         test_size: the most test examples that judge a model, a random part of them; None: all.
+        options: keyword arguments of a user's own function, the table [data.options].
     """
 
     dataset: str = "digits"
@@ -63,6 +64,7 @@ class DataConfig:
     held_out: Annotated[int, Ge(0)] | None = None
     validation: Annotated[int, Ge(0)] = 0
     test_size: Annotated[int, Ge(1)] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def unused_settings(self) -> dict[str, str]:
         """Settings without effect, each with the reason."""
@@ -93,6 +95,7 @@ class Federation:
         pad: the token that fills short texts; None: there is none, or inputs are no tokens.
         test_clients: [m] the client whose each test example is; None but in a natural split.
         tokenizer: what made the tokens; None where inputs are none.
+        label_names: what each class label stands for, where a user's labels were renumbered; else empty.
         hours: for each client the hours of the day (UTC) at which it is active; None where the data do not say.
     """
 
@@ -108,6 +111,7 @@ class Federation:
     test_clients: Tensor | None = None
     tokenizer: str | None = None
     hours: tuple[tuple[int, ...], ...] | None = None
+    label_names: tuple[str, ...] = ()
 
     @classmethod
     def public(cls, unlabeled: Tensor, classes: int) -> Federation:
@@ -149,7 +153,16 @@ def federation(
         MissingExtra: for what needs an extra.
     """
     by = _tokenizer(config, tokenizer)
-    source = load(config.dataset, cache, by, config.length, config.features)
+    if config.options and ":" not in config.dataset.removeprefix("hf:"):
+        raise ConfigError(
+            f"[data.options] are for a function of your own, and data.dataset is {config.dataset!r}; leave them out"
+        )
+    source = load(config.dataset, cache, by, config.length, config.features, config.options)
+    if source.owners_are_clients and config.partition not in natural.schemes():
+        raise ConfigError(
+            f"data.partition is {config.partition!r}, and {config.dataset!r} returns each client's own data; set "
+            "data.partition to 'natural', or return one data set"
+        )
     made_of_real = config.unlabeled in ("held_out", "mixup")
     held_out = config.held_out if config.held_out is not None else (config.unlabeled_size if made_of_real else 0)
     part, validation, public = carve(source, key.fold("carve"), unlabeled=held_out, validation=config.validation)
@@ -198,6 +211,7 @@ def federation(
         test=(source.test_inputs[judging], source.test_labels[judging]),
         classes=source.classes,
         causal=source.causal,
+        label_names=source.label_names,
         pad=source.pad,
         test_clients=whose,
         tokenizer=None if source.features is not None else source.tokenizer,
@@ -243,15 +257,15 @@ def _judging(
 ) -> tuple[Tensor | slice, Tensor | None]:
     """Which test examples judge, and whose they are."""
     rows, whose = np.arange(len(source.test_inputs)), None
-    if owners is not None:
+    owned = owners is not None and source.test_owners is not None
+    if owners is not None and source.test_owners is not None:
         assert source.owners is not None
-        assert source.test_owners is not None
         client = np.full(1 + max(int(source.owners.max()), int(source.test_owners.max())), -1)
         client[list(owners)] = np.arange(len(owners))
         clients = client[source.test_owners.numpy()]
         rows = np.flatnonzero(clients >= 0)
     if most is not None and len(rows) > most:
         rows = np.sort(key.numpy().choice(rows, most, replace=False))
-    if owners is not None:
+    if owned:
         whose = torch.from_numpy(clients[rows])
     return (slice(None) if len(rows) == len(source.test_inputs) else torch.from_numpy(rows)), whose

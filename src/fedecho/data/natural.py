@@ -33,7 +33,8 @@ def partition(
     out); where the data set has domains, of all domains alike: the largest of each first, then the second of each, and
     so on. An owner that keeps fewer than `min_examples` is passed over. Who is not among them has no part in the run.
 
-    - "natural": client 0 is the first of these, client 1 the second, and so on.
+    - "natural": client 0 is the first of these, client 1 the second, and so on. Where a user's function returns each
+      client's data, the first N of these that have enough are the clients, in the function's order.
     - "natural_coupled": delay coupled with the domain. The slow clients are owners of the same domains, chosen by
       `key`: whole domains as long as they fit, and of one more as many owners as are missing.
 
@@ -55,8 +56,8 @@ def partition(
     """
     if source.owners is None:
         raise ConfigError(
-            f"data.partition {scheme!r} needs data of which it is known whose they are, and {source.name!r} does not "
-            "say; take another split"
+            f"data.partition {scheme!r} needs data whose owners are known, and those of {source.name!r} are not; take "
+            "another split"
         )
     if max_examples is not None and max_examples < max(1, min_examples):
         raise ConfigError(
@@ -73,11 +74,7 @@ def partition(
             f"data.clients ({clients}) exceeds the {len(able)} owners in {source.name!r} that have "
             f"{max(1, min_examples)} examples or more to train on (of {everyone}); take at most {len(able)}"
         )
-    able = able[np.lexsort((able, -whole[able]))]
-    rank = np.zeros(len(able), dtype=np.int64)
-    for domain in np.unique(domains):
-        rank[domains[able] == domain] = np.arange((domains[able] == domain).sum())
-    chosen = able[np.argsort(rank, kind="stable")][:clients]
+    chosen = (able if source.owners_are_clients else _ranked(able, whole, domains))[:clients]
     rng = key.numpy()
     if scheme == "natural_coupled":
         chosen = _coupled(source, chosen, domains[chosen], sorted(slow), rng)
@@ -85,6 +82,15 @@ def partition(
     if max_examples is not None:
         rows = [rng.choice(own, max_examples, replace=False) if len(own) > max_examples else own for own in rows]
     return chosen.tolist(), [np.sort(own).astype(np.int64) for own in rows]
+
+
+def _ranked(able: np.ndarray, sizes: np.ndarray, domains: np.ndarray) -> np.ndarray:
+    """Owners in the order in which they become clients: the largest of each domain, then the second of each, …"""
+    able = able[np.lexsort((able, -sizes[able]))]
+    rank = np.zeros(len(able), dtype=np.int64)
+    for domain in np.unique(domains):
+        rank[domains[able] == domain] = np.arange((domains[able] == domain).sum())
+    return able[np.argsort(rank, kind="stable")]
 
 
 def _coupled(

@@ -27,8 +27,8 @@ class Scale:
         mean, std = exact.mean(0), exact.std(0)
         return cls(*(torch.tensor(v, dtype=torch.float32) for v in (mean, np.where(std > 0, std, 1.0))))
 
-    def __call__(self, made: Tensor) -> Tensor:
-        return (made - self.mean) / self.std
+    def __call__(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.std
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,13 @@ class Source:
         test_inputs: the test part, [m, *shape].
         test_labels: likewise, m of them.
         classes: the number of classes; for a language model, of tokens; of other targets, numbers per example.
-        owners: [n] int64, whose each train example is, in 0 … K − 1; None where nobody is known.
+        owners: [n] int64, the owner of each train example, in 0 … K − 1; None where owners are not known.
         test_owners: [m], likewise.
         domains: [K] the group that each owner belongs to (a play, say).
         owner_names: K names.
         domain_names: the groups' names.
+        owners_are_clients: whether the owners, in their order, are meant to be the clients, as a user's own lists are.
+        label_names: what each class label stands for, where labels were renumbered.
         hours: K times the hours of the day at which that owner is active; None where nothing is known of it.
         tokenizer: what made the tokens, of text.
         pad: the token that fills short texts; None where inputs are no tokens.
@@ -73,6 +75,8 @@ class Source:
     domains: Tensor | None = None
     owner_names: tuple[str, ...] = ()
     domain_names: tuple[str, ...] = ()
+    owners_are_clients: bool = False
+    label_names: tuple[str, ...] = ()
     hours: tuple[tuple[int, ...], ...] | None = None
     tokenizer: str | None = None
     pad: int | None = None
@@ -145,21 +149,32 @@ def check_source(name: str, x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor
 
 
 def to_labels(name: str, labels: object) -> Tensor:
+    """Class labels [n] as int64, unchanged."""
     array = np.asarray(labels)
     if array.dtype.kind not in "iu":
         raise DataError(f"{name}: labels are {array.dtype}, expected integers from 0; number the classes")
     return torch.from_numpy(array.astype(np.int64))
 
 
-def to_targets(name: str, targets: object) -> Tensor:
+def to_targets(name: str, train: object, test: object) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """A user's targets: [n] int64 class labels; [n] or [n, T] float32 numbers; or [n, L] float32 of 0 and 1, given as
     integers or booleans, one for each label that may hold.
+
+    Class labels that are text or do not start at 0 are numbered in sorted order; the third value is what each number
+    stands for, and empty where nothing was renumbered.
 
     Raises:
         DataError: for another type or shape, or values that are not finite.
     """
-    array = np.asarray(targets)
-    if array.ndim == 1 and array.dtype.kind != "f":
+    arrays = [np.asarray(targets) for targets in (train, test)]
+    if all(array.ndim == 1 and array.dtype.kind != "f" for array in arrays):
+        return _class_labels(name, *arrays)
+    values, test_values = (_numbers(name, array) for array in arrays)
+    return values, test_values, ()
+
+
+def _numbers(name: str, array: np.ndarray) -> Tensor:
+    if array.ndim == 1 and array.dtype.kind != "f":  # beside floats; `check_source` tells of it
         return to_labels(name, array)
     if array.ndim not in (1, 2) or array.dtype.kind not in "iubf":
         raise DataError(
@@ -173,12 +188,51 @@ def to_targets(name: str, targets: object) -> Tensor:
     return torch.from_numpy(array.astype(np.float32))
 
 
+def _class_labels(name: str, train: np.ndarray, test: np.ndarray) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    if train.dtype.kind in "USO":
+        if not all(isinstance(label, str) for part in (train, test) for label in part.tolist()):
+            raise DataError(f"{name}: labels are {train.dtype}, not all of them text; give integers, or text for all")
+        train, test = train.astype(str), test.astype(str)
+    elif train.dtype.kind not in "iub" or test.dtype.kind not in "iub":
+        raise DataError(f"{name}: labels are {train.dtype} and {test.dtype}; give integers, or text, for both parts")
+    else:
+        train, test = train.astype(np.int64), test.astype(np.int64)
+    distinct, numbers = np.unique(np.concatenate([train, test]), return_inverse=True)
+    is_text = train.dtype.kind == "U"
+    low = 0 if is_text or not len(distinct) else int(distinct[0])
+    _check_class_count(name, len(distinct), len(distinct) if is_text or low else int(distinct[-1]) + 1, len(train))
+    unlabeled = low < 0 and distinct.tolist() != [-1, 1]  # `check_source` tells of it
+    if not is_text and (low == 0 or unlabeled):
+        return torch.from_numpy(train), torch.from_numpy(test), ()
+    renumbered = torch.from_numpy(numbers.astype(np.int64))
+    return renumbered[: len(train)], renumbered[len(train) :], tuple(map(str, distinct.tolist()))
+
+
+MANY_CLASSES = 1000
+"""With more, labels are looked at twice: they may be quantities, or numbers of something else than a class."""
+
+
+def _check_class_count(name: str, distinct: int, classes: int, examples: int) -> None:
+    if classes > MANY_CLASSES and (classes > 2 * distinct or distinct > examples // 2):
+        raise DataError(
+            f"{name}: the labels are {distinct:,} different ones among {examples:,} examples, and a model would need "
+            f"{classes:,} outputs; number the classes from 0 without gaps, or give floats if these are quantities to "
+            "be predicted (regression)"
+        )
+
+
 def to_floats(name: str, values: Any) -> Tensor:
+    """A user's inputs as float32: uint8 divided by 255, integers and booleans [n, columns] as they are."""
     tensor = torch.as_tensor(values)
     if tensor.dtype == torch.uint8:
         return tensor.to(torch.float32) / 255
     if not tensor.is_floating_point():
-        raise DataError(f"{name}: inputs are {tensor.dtype}, expected floats, or uint8 images; convert them")
+        if tensor.is_complex() or tensor.ndim > 2:
+            raise DataError(
+                f"{name}: inputs are {tensor.dtype} {list(tensor.shape)}; give images as uint8 (0 to 255) or floats, "
+                "and anything else as floats"
+            )
+        tensor = tensor.to(torch.float32)
     if not bool(torch.isfinite(tensor).all()):
         raise DataError(f"{name}: its inputs hold NaN or infinite values; clean them")
     return tensor.detach().to("cpu", torch.float32)

@@ -6,7 +6,9 @@ Built in: digits (bundled with scikit-learn, always there), and images and texts
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import ConfigError
 from . import text, tokens
@@ -30,6 +32,7 @@ def load(
     tokenizer: str | None = None,
     length: int = 64,
     features: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Source:
     """Load a data set, fetching it first if need be.
 
@@ -42,14 +45,14 @@ def load(
             - "bbc_news", "imdb", "reuters_r8", "reuters_r52", "sentiment": texts with classes, see `text`;
             - "shakespeare": running text of 431 roles of 36 plays, the last fifth of each for judging;
             - "chat": running text of 471 senders, likewise;
-            - "module:function": a function without arguments; the current folder's modules are found too. It returns
-              (train_x, train_y, test_x, test_y), arrays or tensors, or two map-style Datasets (train, test) of
-              (input, label) pairs. Floats are taken as they are; uint8 are scaled to [0, 1], images of PIL among them;
+            - "module:function": a user's own function, see `own.load_function`; the current folder's modules are found
+              too. Floats and integers are taken as they are; uint8 are scaled to [0, 1], images of PIL among them;
             - "hf:NAME" or "hf:./folder": an image data set that `datasets.load_dataset` knows or can read, with the
               splits "train" and "test" (or "validation"). Needs the extra `hf`.
         cache: the cache folder; None is `fetch.cache_dir()`.
         tokenizer: of texts, one of `tokens.names()` or hf:NAME.
         length: tokens an example, of texts.
+        options: keyword arguments of a user's own function.
         features: of texts with classes: the frozen encoder whose features [n, 384] the examples shall be.
 
     Raises:
@@ -77,7 +80,7 @@ def load(
         return load_hub(name, cache)
     module, colon, function = name.partition(":")
     if colon and module and function:
-        return load_function(name, module, function)
+        return load_function(name, options)
     raise ConfigError(
         f"`dataset` ({name!r}) is unknown; choose from {', '.join(names())}, or give `module:function` or `hf:NAME`"
     )

@@ -1,23 +1,27 @@
+"""Computing in this process."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from ..core.messages import Model, Task, TrainResult
+from .base import Executor, ExecutorContext, Trainer
 
 
-class Trainer(Protocol):
-    def train(self, task: Task, model: Model) -> TrainResult: ...
-
-
-class Inline:
+class Inline(Executor):
     """Computes a job in this process, at the moment its result is asked for: never one whose result is not wanted."""
 
-    seconds: ClassVar[Mapping[str, float]] = {}
+    name: ClassVar[str] = "inline"
+    seconds: Mapping[str, float] = {}
 
     def __init__(self, learner: Trainer) -> None:
         self._learner = learner
         self._jobs: dict[int, tuple[Task, Model]] = {}
+
+    @classmethod
+    def create(cls, context: ExecutorContext) -> Inline:
+        return cls(context.learner)
 
     def submit(self, task: Task, model: Model, needed_at_s: float) -> None:
         self._jobs[task.id] = (task, model)

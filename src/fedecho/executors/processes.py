@@ -1,13 +1,13 @@
 """Worker processes that compute jobs ahead of when their results are needed.
 
-What passes between them lies in shared memory (`memory.py`):
+What passes between them lies in shared memory (`arena.py`):
 
-    board     a few numbers for each desk and worker: what is to be done, until when, who is at it
-    desks     a task on the way out, its answer on the way back
-    models    the versions that tasks on the desks start from
+    job table    a few numbers for each slot and worker: the slot's state, when its result is needed, who works at it
+    slots        a task on the way out, its answer on the way back
+    models       the versions that tasks in the slots start from
 
-Workers help themselves: each takes the job whose result is needed soonest, so none idles while this process aggregates,
-distils or evaluates. A pipe to each worker wakes it, and tells this process of an answer.
+Each worker takes the job whose result is needed soonest, so none idles while this process aggregates, distils or
+evaluates. A pipe to each worker (its wake-up pipe) wakes it, and tells this process of an answer.
 """
 
 from __future__ import annotations
@@ -18,23 +18,21 @@ import multiprocessing
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, ClassVar
 
 from ..core.errors import WorkerLost
 from ..core.messages import Model, Task, TrainResult
 from .arena import Lock, SharedArena
-from .inline import Trainer
-from .queue import AHEAD, TRIES, Answer, JobQueue, answer, ignoring_interrupts
+from .base import Executor, ExecutorContext, Resources, Trainer
+from .queue import AHEAD, Answer, JobQueue, WorkerDeaths, answer, ignoring_interrupts
 
 SLOTS = 2 * AHEAD
-"""For each worker: as many again, for answers that later and more urgent jobs have overtaken."""
-
+"""Slots for each worker: twice AHEAD, for answers that later and more urgent jobs have overtaken."""
 
 _FREE, _READY, _TAKEN, _DONE = range(4)
 
@@ -42,21 +40,21 @@ _FREE, _READY, _TAKEN, _DONE = range(4)
 def _context() -> Any:
     """How workers are started: forked from a process that has imported everything but started no thread."""
     kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    found = multiprocessing.get_context(kind)
+    context = multiprocessing.get_context(kind)
     if kind == "forkserver":
-        found.set_forkserver_preload(["fedecho.experiment.build"])
-    return found
+        context.set_forkserver_preload(["fedecho.experiment.build"])
+    return context
 
 
 def prepare() -> None:
-    """Begin to import what workers need, beside whatever this process does meanwhile."""
+    """Begin to import what workers need, in a process beside this one."""
     if _context().get_start_method() == "forkserver":
         with ignoring_interrupts():
             forkserver.ensure_running()
 
 
 class JobTable:
-    """Who does what; all of it under the lock."""
+    """The state of each slot and worker. Everything is read and written under the lock."""
 
     def __init__(self, slots: int, workers: int) -> None:
         self.slots, self.workers = slots, workers
@@ -79,7 +77,7 @@ class JobTable:
         self._open()
 
     def done(self, slot: int) -> bool:
-        """The desk's answer is there; is somebody waiting?"""
+        """Note that the slot's answer is ready; whether the server waits for one."""
         with self.lock:
             self.state[slot] = _DONE
             waiting = bool(self.waiting[0])
@@ -87,14 +85,14 @@ class JobTable:
             return waiting
 
     def is_done(self, slot: int | None) -> bool:
-        """Is the answer there? If not, somebody waits from now on."""
+        """Whether the slot's answer is ready; if not, note that the server waits from now on."""
         with self.lock:
             done = slot is not None and bool(self.state[slot] == _DONE)
             self.waiting[0] = not done
             return done
 
     def take(self, worker: int) -> int | None:
-        """The desk whose answer is needed soonest; without one the worker is noted as asleep."""
+        """The slot whose answer is needed soonest; where no job is ready the worker is noted as asleep."""
         with self.lock:
             ready = (self.state == _READY).nonzero()[0]
             if not len(ready):
@@ -107,27 +105,33 @@ class JobTable:
 
 
 def _work(
-    me: int, make: Callable[[], Trainer], board: JobTable, slots: SharedArena, models: SharedArena, wakeup: Connection
+    number: int,
+    factory: Callable[[], Trainer],
+    table: JobTable,
+    slots: SharedArena,
+    models: SharedArena,
+    wakeup: Connection,
 ) -> None:
+    """The main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the forkserver was started by somebody else
     with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            trainer = make()
+            trainer = factory()
         except Exception as fault:
             wakeup.send(f"{type(fault).__name__}: {fault}")
             return
         wakeup.send(None)
         while True:  # until the pipe breaks: the server closed it, or died
-            slot = board.take(me)
+            slot = table.take(number)
             if slot is None:
                 wakeup.recv_bytes()
                 continue
-            done = answer(trainer, slots.read(slot), models.read(int(board.model[slot]), copy=False))
+            result = answer(trainer, slots.read(slot), models.read(int(table.model[slot]), copy=False))
             try:
-                slots.write(slot, done)
+                slots.write(slot, result)
             except Exception as fault:  # what a user's rule reports may be anything
                 slots.write(slot, Answer.failed(fault))
-            if board.done(slot):
+            if table.done(slot):
                 wakeup.send_bytes(b"done")
 
 
@@ -138,59 +142,71 @@ class _Worker:
     ready: bool = False
 
 
-class Processes:
+class Processes(Executor):
     """Computes jobs in worker processes, ahead of when they are needed; the same bits as inline.
 
     The jobs computed ahead are those needed soonest, AHEAD for each worker and no more than results are still wanted.
 
     Args:
-        make: makes a worker's trainer, in the worker: it must be picklable.
+        factory: makes a worker's trainer, in the worker: it must be picklable.
         workers: how many.
         wanted: how many results can still be wanted before the run ends.
     """
 
+    name: ClassVar[str] = "processes"
+    seconds: dict[str, float]
+
     def __init__(
-        self, make: Callable[[], Trainer], workers: int, wanted: Callable[[], float] = lambda: math.inf
+        self, factory: Callable[[], Trainer], workers: int, wanted: Callable[[], float] = lambda: math.inf
     ) -> None:
         self.seconds = {"wait_s": 0.0}
-        self._make, self._wanted = make, wanted
+        self._factory, self._wanted = factory, wanted
         self._ahead = AHEAD * workers
-        self._board, self._desks = JobTable(SLOTS * workers, workers), SharedArena(SLOTS * workers)
+        self._table, self._slots = JobTable(SLOTS * workers, workers), SharedArena(SLOTS * workers)
         self._models = SharedArena(SLOTS * workers)
         self._workers: list[_Worker] = []
-        self._line = JobQueue()
-        self._desk_of: dict[int, int] = {}
+        self._queue = JobQueue()
+        self._slot_of: dict[int, int] = {}
         self._task_at: dict[int, int] = {}
-        self._dropped: set[int] = set()  # desks at which somebody works for nothing
-        self._version_in: dict[int, int] = {}  # room of `models` to the version in it
-        self._lost: Counter[int | None] = Counter()
+        self._dropped: set[int] = set()  # slots of cancelled jobs that a worker is still at
+        self._version_in: dict[int, int] = {}  # region of `models` to the version in it
+        self._deaths = WorkerDeaths("worker processes")
+
+    @classmethod
+    def create(cls, context: ExecutorContext) -> Processes:
+        assert context.shared_factory is not None, "`local_workers` asks for at least one"
+        return cls(context.shared_factory, context.workers, context.wanted)
+
+    @classmethod
+    def local_workers(cls, resources: Resources) -> int:
+        return resources.workers
 
     # -- the interface
 
     def submit(self, task: Task, model: Model, needed_at_s: float) -> None:
-        self._line.add(task, model, needed_at_s)
-        self._set_out()
+        self._queue.add(task, model, needed_at_s)
+        self._place_jobs()
 
     def result(self, task: int) -> TrainResult:
         began = time.perf_counter()
-        while not self._board.is_done(self._desk_of.get(task)):
-            self._set_out(task)
+        while not self._table.is_done(self._slot_of.get(task)):
+            self._place_jobs(task)
             self._wait()
         self.seconds["wait_s"] += time.perf_counter() - began
-        answered: Answer = self._desks.read(self._desk_of[task])
+        answered: Answer = self._slots.read(self._slot_of[task])
         self._forget(task)
-        self._lost.clear()
-        self._set_out()
+        self._deaths.clear()
+        self._place_jobs()
         return answered.read(self.seconds)
 
     def cancel(self, task: int) -> None:
-        if task in self._line.jobs:
+        if task in self._queue.jobs:
             self._forget(task)
-            self._set_out()
+            self._place_jobs()
 
     def start(self) -> None:
-        """Have the workers ready; else they are started with the first job. For whoever times what follows."""
-        self._hire()
+        """Start the workers and wait until they are ready. Without this call the first job starts them."""
+        self._start_workers()
         while not all(worker.ready for worker in self._workers):
             self._wait()
 
@@ -202,119 +218,119 @@ class Processes:
             worker.process.join()
             worker.process.close()
         self._workers.clear()
-        self._line.clear()
+        self._queue.clear()
 
-    # -- setting jobs out
+    # -- placing jobs
 
     def _forget(self, task: int) -> None:
         """The job is over, or not wanted any more."""
-        self._line.remove(task)
-        if task in self._desk_of:
+        self._queue.remove(task)
+        if task in self._slot_of:
             self._clear(task)
 
     def _clear(self, task: int) -> None:
-        """Take the job off its desk; what somebody is working at is left to him until he is done."""
-        slot, board = self._desk_of.pop(task), self._board
-        with board.lock:
-            if board.state[slot] == _TAKEN:
+        """Free the job's slot; a worker that is at it keeps it until it is done."""
+        slot, table = self._slot_of.pop(task), self._table
+        with table.lock:
+            if table.state[slot] == _TAKEN:
                 self._dropped.add(slot)
             else:
-                board.state[slot] = _FREE
+                table.state[slot] = _FREE
                 del self._task_at[slot]
 
-    def _set_out(self, awaited: int | None = None) -> None:
-        """Put the jobs needed soonest on desks, the awaited one first, and wake who sleeps."""
-        if self._line.jobs:
-            self._hire()
-        near = self._line.first(self._ahead, self._wanted())
-        tasks = [task for task in near if task not in self._desk_of]
-        if awaited is not None and awaited not in self._desk_of:
+    def _place_jobs(self, awaited: int | None = None) -> None:
+        """Put the jobs needed soonest into slots, the awaited one first, and wake sleeping workers."""
+        if self._queue.jobs:
+            self._start_workers()
+        soonest = self._queue.first(self._ahead, self._wanted())
+        tasks = [task for task in soonest if task not in self._slot_of]
+        if awaited is not None and awaited not in self._slot_of:
             tasks = [awaited, *(task for task in tasks if task != awaited)]
         if tasks:
-            free = self._free(room_for=awaited)
+            free = self._free(make_room_for=awaited)
             for task, slot in zip(tasks, free, strict=False):
-                self._put(task, slot, -math.inf if task == awaited else self._line.jobs[task][2])
+                self._put(task, slot, -math.inf if task == awaited else self._queue.jobs[task][2])
         self._wake()
 
-    def _free(self, room_for: int | None) -> list[int]:
-        """Desks without a job. For the awaited one the answer needed last makes room: it can be computed again."""
-        board = self._board
-        with board.lock:
-            for slot in [slot for slot in self._dropped if board.state[slot] == _DONE]:
+    def _free(self, make_room_for: int | None) -> list[int]:
+        """Slots without a job. For the awaited job the answer needed last makes room: it can be computed again."""
+        table = self._table
+        with table.lock:
+            for slot in [slot for slot in self._dropped if table.state[slot] == _DONE]:
                 self._dropped.remove(slot)
                 del self._task_at[slot]
-                board.state[slot] = _FREE
-            free = [slot for slot in range(board.slots) if board.state[slot] == _FREE]
-            idle = [slot for slot in self._task_at if board.state[slot] != _TAKEN]
-        if not free and room_for is not None and room_for not in self._desk_of and idle:
-            last = max(idle, key=lambda slot: float(board.needed_at_s[slot]))
+                table.state[slot] = _FREE
+            free = [slot for slot in range(table.slots) if table.state[slot] == _FREE]
+            idle = [slot for slot in self._task_at if table.state[slot] != _TAKEN]
+        if not free and make_room_for is not None and make_room_for not in self._slot_of and idle:
+            last = max(idle, key=lambda slot: float(table.needed_at_s[slot]))
             self._clear(self._task_at[last])
             return self._free(None)
         return free
 
     def _put(self, task: int, slot: int, needed_at_s: float) -> None:
-        board, (job, model, _) = self._board, self._line.jobs[task]
-        board.model[slot], board.needed_at_s[slot] = self._room_of(model), needed_at_s
-        self._desk_of[task], self._task_at[slot] = slot, task
-        self._desks.write(slot, job)
-        with board.lock:
-            board.state[slot] = _READY
+        table, (job, model, _) = self._table, self._queue.jobs[task]
+        table.model[slot], table.needed_at_s[slot] = self._region_of(model), needed_at_s
+        self._slot_of[task], self._task_at[slot] = slot, task
+        self._slots.write(slot, job)
+        with table.lock:
+            table.state[slot] = _READY
 
-    def _room_of(self, model: Model) -> int:
-        """Where the version lies in `models`; it is put there if need be, in place of one that no desk needs."""
-        for room, version in self._version_in.items():
+    def _region_of(self, model: Model) -> int:
+        """The region of `models` that holds the version; it is written if need be, over one that no slot needs."""
+        for region, version in self._version_in.items():
             if version == model.version:
-                return room
-        in_use = {int(self._board.model[slot]) for slot in self._task_at}
-        room = next(room for room in range(self._models.rooms) if room not in in_use)
-        self._models.write(room, model)
-        self._version_in[room] = model.version
-        return room
+                return region
+        in_use = {int(self._table.model[slot]) for slot in self._task_at}
+        region = next(region for region in range(self._models.regions) if region not in in_use)
+        self._models.write(region, model)
+        self._version_in[region] = model.version
+        return region
 
     def _wake(self) -> None:
-        board = self._board
-        with board.lock:
-            ready = int((board.state == _READY).sum())
-            sleepers = [int(place) for place in board.asleep.nonzero()[0][:ready]]
-            board.asleep[sleepers] = 0
-        for place in sleepers:
+        table = self._table
+        with table.lock:
+            ready = int((table.state == _READY).sum())
+            sleeping = [int(number) for number in table.asleep.nonzero()[0][:ready]]
+            table.asleep[sleeping] = 0
+        for number in sleeping:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its death is noticed in `_wait`
-                self._workers[place].wakeup.send_bytes(b"wake")
+                self._workers[number].wakeup.send_bytes(b"wake")
 
-    # -- the workers' lives
+    # -- starting and replacing workers
 
-    def _hire(self) -> None:
+    def _start_workers(self) -> None:
         """Start the workers, unless there are some."""
         if self._workers:
             return
         began = time.perf_counter()
-        self._workers = [self._start(place) for place in range(self._board.workers)]
+        self._workers = [self._start_worker(number) for number in range(self._table.workers)]
         self.seconds["wait_s"] += time.perf_counter() - began
 
-    def _start(self, place: int) -> _Worker:
-        there = _context()
-        here, theirs = there.Pipe()
-        what = (place, self._make, self._board, self._desks, self._models, theirs)
-        process = there.Process(target=_work, args=what, name=f"fedecho worker {place}", daemon=True)
+    def _start_worker(self, number: int) -> _Worker:
+        context = _context()
+        own_end, worker_end = context.Pipe()
+        arguments = (number, self._factory, self._table, self._slots, self._models, worker_end)
+        process = context.Process(target=_work, args=arguments, name=f"fedecho worker {number}", daemon=True)
         with ignoring_interrupts():
             process.start()
-        theirs.close()
-        return _Worker(process, here)
+        worker_end.close()
+        return _Worker(process, own_end)
 
     def _wait(self) -> None:
-        """Until a worker says something, or dies."""
-        wakeups: dict[Any, int] = {worker.wakeup: place for place, worker in enumerate(self._workers)}
-        ends: dict[Any, int] = {worker.process.sentinel: place for place, worker in enumerate(self._workers)}
-        heard = wait([*wakeups, *ends])
-        for place in {wakeups[it] for it in heard if it in wakeups} - {ends[it] for it in heard if it in ends}:
-            worker = self._workers[place]
+        """Wait until a worker sends something, or dies."""
+        wakeups: dict[Any, int] = {worker.wakeup: number for number, worker in enumerate(self._workers)}
+        ends: dict[Any, int] = {worker.process.sentinel: number for number, worker in enumerate(self._workers)}
+        ready = wait([*wakeups, *ends])
+        dead = {ends[handle] for handle in ready if handle in ends}
+        for number in {wakeups[handle] for handle in ready if handle in wakeups} - dead:
             with contextlib.suppress(EOFError, ConnectionResetError):
-                self._hear(worker)
-        for place in sorted(ends[it] for it in heard if it in ends):
-            self._replace(place)
+                self._receive(self._workers[number])
+        for number in sorted(dead):
+            self._replace(number)
 
-    def _hear(self, worker: _Worker) -> None:
-        """The first thing that a worker says is why it cannot begin, or nothing; then only that there is an answer."""
+    def _receive(self, worker: _Worker) -> None:
+        """A worker's first message is None, or why it cannot begin; every other says that an answer is ready."""
         if worker.ready:
             worker.wakeup.recv_bytes()
         elif (fault := worker.wakeup.recv()) is None:
@@ -322,40 +338,36 @@ class Processes:
         else:
             raise WorkerLost(f"a worker process cannot begin: {fault}")
 
-    def _replace(self, place: int) -> None:
-        """A worker died: somebody else does its job again.
+    def _replace(self, number: int) -> None:
+        """A worker died: another one computes its job again.
 
         Raises:
             WorkerLost: when it never began, or a job has cost too many.
         """
-        worker, board = self._workers[place], self._board
+        worker, table = self._workers[number], self._table
         worker.process.join()
         code = worker.process.exitcode or 0
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         with contextlib.suppress(EOFError, ConnectionResetError):
             if not worker.ready and worker.wakeup.poll():
-                self._hear(worker)
+                self._receive(worker)
         worker.wakeup.close()
         worker.process.close()
         if not worker.ready:
-            del self._workers[place]
+            del self._workers[number]
             raise WorkerLost(
-                f"a worker process ended before it could begin ({how}); a script that runs experiments does so under "
+                f"a worker process ended before it could begin ({cause}); a script that runs experiments does so under "
                 "`if __name__ == '__main__':`, because workers import it"
             )
-        with board.lock:
-            board.asleep[place] = 0
-            taken = [slot for slot in range(board.slots) if board.state[slot] == _TAKEN and board.owner[slot] == place]
+        with table.lock:
+            table.asleep[number] = 0
+            at_work = (table.state == _TAKEN) & (table.owner == number)
+            taken = [int(slot) for slot in at_work.nonzero()[0]]
             for slot in taken:
-                board.state[slot] = _DONE if slot in self._dropped else _READY
-        victims: Iterable[int | None] = [self._task_at[slot] for slot in taken] or [None]
-        for victim in victims:
-            self._lost[victim] += 1
-            if self._lost[victim] >= TRIES:
-                del self._workers[place]
-                about = f"on task {victim}" if victim is not None else "while they had nothing to do"
-                raise WorkerLost(
-                    f"{TRIES} worker processes died {about}, the last one {how}; where memory is short lower "
-                    f"executor.workers ({board.workers}) or client.batch_size; the records are whole, resume the run"
-                )
-        self._workers[place] = self._start(place)
+                table.state[slot] = _DONE if slot in self._dropped else _READY
+        try:
+            self._deaths.count([self._task_at[slot] for slot in taken], cause, table.workers)
+        except WorkerLost:
+            del self._workers[number]
+            raise
+        self._workers[number] = self._start_worker(number)

@@ -15,13 +15,9 @@ from ..config.config import Config
 from ..core.errors import ConfigError
 from ..core.keys import Key
 from ..data.federation import Federation
+from ..executors import executor_class
 from ..executors.arena import SharedArena
-from ..executors.auto import Auto
-from ..executors.base import Executor
-from ..executors.inline import Inline
-from ..executors.processes import Processes
-from ..executors.ray import Ray
-from ..executors.vectorized import Vectorized
+from ..executors.base import Executor, ExecutorContext, Resources
 from ..learning import models
 from ..learning.learner import Learner
 from ..server.server import Server
@@ -75,51 +71,32 @@ class _RemoteLearnerFactory:
 
 
 def worker_count(config: Config) -> int:
-    """The worker processes on this machine's shared memory that a run may use; 0 where there is none.
-
-    `auto` stays there where nothing is gained: on a GPU, with one job at a time or one core to use, and in a process
-    that was itself started beside others, as those of `compare --jobs` are.
-    """
-    how = config.executor
+    """The worker processes on this machine that the run's executor will use; 0 where there are none."""
+    settings = config.executor
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = how.workers or max(1, cores // how.threads)
-    if how.name == "processes":
-        return workers
-    alone = config.experiment.device != "cpu" or config.server.concurrency == 1
-    if (
-        how.name in ("inline", "ray", "vectorized")
-        or alone
-        or workers == 1
-        or multiprocessing.parent_process() is not None
-    ):
-        return 0
-    return workers
+    resources = Resources(
+        workers=settings.workers or max(1, cores // settings.threads),
+        device=config.experiment.device,
+        concurrency=config.server.concurrency,
+        in_worker=multiprocessing.parent_process() is not None,
+    )
+    return executor_class(settings.name).local_workers(resources)
 
 
 def make_executor(config: Config, learner: Learner, server: Server, shared: SharedArena | None) -> Executor:
-    how, limit = config.executor, config.experiment.updates
+    limit, tables = config.experiment.updates, config.to_dict()
 
     def wanted() -> float:
         return math.inf if limit is None else limit - server.state.updates
 
-    if how.name == "ray":
-        gpu, kit = config.experiment.device != "cpu", _RemoteLearnerFactory(config.to_dict(), training_part(learner))
-        return Ray(kit, how.workers, wanted, how.address, how.threads, gpu)
-    gpu = torch.device(config.experiment.device).type == "cuda"
-    if how.name == "vectorized" or (how.name == "auto" and gpu):
-        reason = learner.batching_unsupported_reason
-        if reason is None:
-            return Vectorized(learner, how.batch, wanted)
-        if how.name == "vectorized":
-            raise ConfigError(
-                f"executor.name is 'vectorized', and model.name {config.model.name!r} {reason}: change the model, or "
-                "take another executor"
-            )
-    if shared is None:
-        return Inline(learner)
-    make = _LearnerFactory(config.to_dict(), shared)
-
-    def workers() -> Executor:
-        return Processes(make, worker_count(config), wanted)
-
-    return workers() if config.executor.name == "processes" else Auto(learner, workers)
+    context = ExecutorContext(
+        settings=config.executor,
+        device=config.experiment.device,
+        model_name=config.model.name,
+        learner=learner,
+        workers=worker_count(config),
+        shared_factory=None if shared is None else _LearnerFactory(tables, shared),
+        portable_factory=lambda: _RemoteLearnerFactory(tables, training_part(learner)),
+        wanted=wanted,
+    )
+    return executor_class(config.executor.name).create(context)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import fields
-from statistics import median
-from typing import Final
+from collections.abc import Sequence
+from typing import Any
 
 from ..core.errors import ConfigError
+from ..core.imports import import_object
 from ..core.keys import Key
-from .groups import dealt_groups, drawn_groups, ranked
-from .job_times import FAST, REGIMES, Exponential, JobTimes, LogNormal, Losses, Uniform, lognormal_factor
+from .delay_models import ClientDelays, DelayModel, split_name
+from .groups import ranked
 from .population import Population
-from .recorded import recorded_job_times
-from .settings import RUN_PREFIX, TRACE_PREFIX, PopulationConfig, default_counts
-from .traces import trace_job_times
+from .settings import PopulationConfig
 
 
 def build(clients: int, key: Key, **settings: object) -> Population:
@@ -30,74 +28,79 @@ def build(clients: int, key: Key, **settings: object) -> Population:
         ConfigError: with every fault of the settings, and of the trace file or the recorded run, a line each.
         MissingExtra, DataError: the data of "phones" cannot be had.
     """
-    known = [field.name for field in fields(PopulationConfig)]
+    known = [field.name for field in dataclasses.fields(PopulationConfig)]
     unknown = [name for name in settings if name not in known]
     config = PopulationConfig(**{name: value for name, value in settings.items() if name in known})  # type: ignore[arg-type]
-    found = [_unknown(name, known) for name in unknown]
+    faults = [_unknown(name, known, "a population") for name in unknown]
     if isinstance(clients, bool) or not isinstance(clients, int) or clients < 1:
-        found.append(f"`clients` must be an integer of at least 1, got {clients!r}: give the number of clients")
-        raise ConfigError(found + config.faults())
-    found += config.faults(clients)
+        faults.append(f"`clients` must be an integer of at least 1, got {clients!r}: give the number of clients")
+        raise ConfigError(faults + config.faults())
+    faults += config.faults(clients)
+    if faults:
+        raise ConfigError(faults)
     key = key.fold("population")
-    laws: Sequence[JobTimes] = ()
-    losses: Sequence[Losses | None] = ()
-    # Files are looked at here and not with the settings: a record can be read where what it was made from is not.
-    kind, _, path = config.name.partition(":") if isinstance(config.name, str) else ("", "", "")
+    # Files and classes are looked at here and not with the settings: a record can be read without them.
+    delays = delay_model(config).delays(clients, key)
+    _check(config.name, delays, clients)
+    groups = delays.groups
+    if groups is None:
+        groups = ranked([job_times.mean_s for job_times in delays.job_times], config.class_counts)
+    return Population(key, delays.job_times, groups, config, delays.losses)
+
+
+def delay_model(config: PopulationConfig) -> DelayModel:
+    """The delay model that `config.name` names, with its settings.
+
+    Raises:
+        ConfigError: a user's own class that cannot be imported or built.
+    """
+    model, argument = split_name(config.name)
+    if model is None:
+        return _own_delay_model(config.name, config.options)
+    values: dict[str, Any] = {"path": argument} if model.argument else {}
+    for field in dataclasses.fields(model):
+        value = getattr(config, field.name, None)
+        if value is not None:  # where nothing is set, the model's own default holds
+            values[field.name] = value
+    return model(**values)
+
+
+def _own_delay_model(name: str, options: Any) -> DelayModel:
+    cls = import_object(name, "population.name")
+    if not (isinstance(cls, type) and issubclass(cls, DelayModel) and dataclasses.is_dataclass(cls)):
+        raise ConfigError(
+            f"population.name {name!r} is not a dataclass derived from fedecho.simulation.delay_models.DelayModel: "
+            "derive it, and decorate it with @dataclass(frozen=True)"
+        )
+    known = [field.name for field in dataclasses.fields(cls) if field.init]
+    if unknown := [option for option in options if option not in known]:
+        raise ConfigError([_unknown(option, known, name) for option in unknown])
     try:
-        if f"{kind}:" == TRACE_PREFIX:
-            laws = trace_job_times(clients, key, path)
-        elif f"{kind}:" == RUN_PREFIX:
-            laws, losses = recorded_job_times(clients, key, path)
-    except ConfigError as error:
-        found += error.faults
-    if found:
-        raise ConfigError(found)
-    counts = config.class_counts or default_counts(clients)
-    if config.name == "none":
-        return Population(key, [FAST] * clients, ["fast"] * clients, config)
-    if config.name in REGIMES:
-        groups = drawn_groups(clients, key) if config.assignment == "dirichlet" else dealt_groups(key, counts)
-        laws_of = {**REGIMES[config.name], **({"slow": Uniform(*config.slow_s)} if config.slow_s else {})}
-        return Population(key, [laws_of[group] for group in groups], groups, config)
-    laws = laws or LAWS[config.name](clients, key, config)
-    return Population(key, laws, ranked([law.mean_s for law in laws], counts), config, losses)
+        model: DelayModel = cls(**options)
+    except TypeError as error:  # a field without a default that is not set, or an abstract method
+        raise ConfigError(f"[population] {name} cannot be built: {error}; check [population.options]") from error
+    return model
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def _check(name: str, delays: object, clients: int) -> None:
+    """Raise ConfigError for delays, of a user's own model, that are not those of so many clients."""
+    if not isinstance(delays, ClientDelays):
+        raise ConfigError(
+            f"population.name {name!r}: `delays` returned a {type(delays).__name__}; return ClientDelays(job_times)"
+        )
+    parts: dict[str, Sequence[object] | None] = {
+        "job_times": delays.job_times, "groups": delays.groups, "losses": delays.losses or None
+    }  # fmt: skip
+    for part, values in parts.items():
+        if values is not None and len(values) != clients:
+            raise ConfigError(
+                f"population.name {name!r}: `delays` returned {part} of {len(values)} clients; there are {clients}: "
+                "return one for each"
+            )
+
+
+def _unknown(name: str, known: list[str], owner: str) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return f"`{name}` is no setting of a population: " + (
-        f"did you mean `{close[0]}`?" if close else f"use one of {', '.join(known)}"
+    return f"`{name}` is no setting of {owner}: " + (
+        f"did you mean `{close[0]}`?" if close else f"use one of {', '.join(known)}" if known else "it has none"
     )
-
-
-def _exponential_laws(clients: int, key: Key, config: PopulationConfig) -> list[JobTimes]:
-    sigma = 0.0 if config.sigma is None else config.sigma
-    return [Exponential(config.mean_s * lognormal_factor(key.fold("speed", c), sigma)) for c in range(clients)]
-
-
-def _lognormal_laws(clients: int, key: Key, config: PopulationConfig) -> list[JobTimes]:
-    sigma = 1.0 if config.sigma is None else config.sigma
-    means_s = (config.mean_s * lognormal_factor(key.fold("speed", c), sigma) for c in range(clients))
-    return [LogNormal(mean_s, config.job_sigma) for mean_s in means_s]
-
-
-def _phone_laws(clients: int, key: Key, config: PopulationConfig) -> list[JobTimes]:
-    # A device of rate 0 is an entry of the list that was never measured.
-    relative = [1 / rate for rate in _device_fps() if rate > 0]
-    unit_s = config.mean_s / median(relative)
-    drawn = (key.fold("device", c).below(len(relative)) for c in range(clients))
-    return [LogNormal(unit_s * relative[device], config.job_sigma) for device in drawn]
-
-
-def _device_fps() -> list[float]:
-    # Here and not above: only phones need the data, and whoever asks for no phones should not import the sources.
-    from ..data.devices import device_fps
-
-    return [float(rate) for rate in device_fps()]
-
-
-LAWS: Final[dict[str, Callable[[int, Key, PopulationConfig], list[JobTimes]]]] = {
-    "exponential": _exponential_laws,
-    "lognormal": _lognormal_laws,
-    "phones": _phone_laws,
-}

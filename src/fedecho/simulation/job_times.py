@@ -13,9 +13,9 @@ _STANDARD_NORMAL: Final = NormalDist()
 
 
 class JobTimes(Protocol):
-    """How one client's job times are distributed. All times in seconds, training alone, without the network.
+    """How one client's job times are distributed: seconds of training, without the network.
 
-    Those of a recorded run hold the network that it had.
+    Those of a recorded run include the network that it had.
     """
 
     @property
@@ -66,8 +66,8 @@ class LogNormal:
 class Empirical:
     """One of `times_s`, each as likely as the others.
 
-    Resampled, not played back in order: the place of a job in its client's history depends on what was dispatched
-    before, and a plan may not.
+    Resampled, not played back in order: a plan may not depend on what was dispatched before, and the place of a job in
+    its client's history does.
     """
 
     times_s: tuple[float, ...]
@@ -82,7 +82,7 @@ class Empirical:
 
 @dataclass(frozen=True)
 class ScaledEmpirical:
-    """Of mean `mean_s`, and spread as `factors`, whose mean is 1."""
+    """`mean_s` times one of `factors`, whose mean is 1."""
 
     mean_s: float
     factors: Empirical
@@ -93,7 +93,7 @@ class ScaledEmpirical:
 
 @dataclass(frozen=True)
 class Losses:
-    """A share `rate` of a client's jobs is lost, and heard of after one of the times `after`."""
+    """A share `rate` of a client's jobs is lost; the server hears of it after one of the times `after`."""
 
     rate: float
     after: Empirical
@@ -107,12 +107,3 @@ def standard_normal(key: Key) -> float:
 def lognormal_factor(key: Key, sigma: float) -> float:
     """A log-normal factor of mean 1."""
     return math.exp(sigma * standard_normal(key) - sigma * sigma / 2)
-
-
-FAST: Final = Uniform(1, 2)
-
-
-REGIMES: Final[dict[str, dict[str, JobTimes]]] = {
-    "mild": {"fast": FAST, "medium": Uniform(3, 5), "slow": Uniform(5, 8)},
-    "large": {"fast": FAST, "medium": Uniform(3, 5), "slow": Uniform(50, 80)},
-}

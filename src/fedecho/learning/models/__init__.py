@@ -1,4 +1,4 @@
-"""The models that ship. Each is a plain `nn.Module`; anybody's own is named by `module:Class`.
+"""The models that ship, one file each. Each is a plain `nn.Module`; anybody's own is named by `module:Class`.
 
 A builder takes the shape of one input and the number of classes, and its own options by keyword. Those of text also
 take `causal` and `pad`, which the data say: a language model's logits are [B, L, V], a classifier's [B, C].
@@ -13,33 +13,30 @@ from torch import nn
 
 from ...core.errors import ConfigError
 from ...core.imports import import_object
-from .cnn import CNN
-from .lenet import LeNet5
-from .lstm import LSTM
-from .mlp import MLP
-from .pretrained import hugging_face, minilm, smollm2, tinystories
-from .resnet import ResNet18
+from ...core.plugins import shipped_instances
+from .entry import ShippedModel
 
-TEXT: dict[str, Callable[..., nn.Module]] = {
-    "lstm": LSTM,
-    "minilm": minilm,
-    "smollm2": smollm2,
-    "tinystories": tinystories,
-}
+SHIPPED: dict[str, ShippedModel] = shipped_instances(__name__, ShippedModel)
+"""Every model that ships, by name."""
 
+MODELS: dict[str, Callable[..., nn.Module]] = {name: model.build for name, model in SHIPPED.items()}
+"""What builds it."""
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"cnn": CNN, "lenet5": LeNet5, "mlp": MLP, "resnet18": ResNet18, **TEXT}
+TEXT = {name: model.build for name, model in SHIPPED.items() if model.text}
+"""Those whose inputs are token ids."""
 
+TOKENIZERS = {name: model.tokenizer for name, model in SHIPPED.items() if model.tokenizer is not None}
+"""The tokenizer that a model brings."""
 
-TOKENIZERS = {"lstm": "characters", "minilm": "minilm", "smollm2": "smollm2", "tinystories": "tinystories"}
-"""Which tokenizer a model brings."""
+HUB = "hf:"
+"""What the name of a model of Hugging Face begins with."""
 
 
-def tokenizer_of(name: str, asked: str | None = None) -> str | None:
-    """The tokenizer that the model of this name brings, if it brings one; `lstm` takes any that is asked for."""
-    if name == "lstm" and asked is not None:
-        return asked
-    return name if name.startswith("hf:") else TOKENIZERS.get(name)
+def tokenizer_of(name: str, requested: str | None = None) -> str | None:
+    """The tokenizer that the model of this name brings, or `requested` where it takes any; None if it brings none."""
+    if requested is not None and name in SHIPPED and SHIPPED[name].any_tokenizer:
+        return requested
+    return name if name.startswith(HUB) else TOKENIZERS.get(name)
 
 
 def build(
@@ -51,17 +48,18 @@ def build(
         ConfigError, DataError, MissingExtra: for what cannot be built.
         TypeError: for options that the builder does not know.
     """
-    text = TEXT.get(name) or (hugging_face(name[3:]) if name.startswith("hf:") else None)
-    if text is not None:
-        return text(shape, classes, causal=causal, pad=pad, **options)
+    text_builder = TEXT.get(name)
+    if name.startswith(HUB):
+        from .pretrained import hugging_face
+
+        text_builder = hugging_face(name.removeprefix(HUB))
+    if text_builder is not None:
+        return text_builder(shape, classes, causal=causal, pad=pad, **options)
     if name in MODELS and pad is not None:
-        frozen = "" if causal else " or set data.features"
+        features = "" if causal else " or set data.features"
         raise ConfigError(
-            f"[model] {name} takes numbers, and the data are token ids; take {', '.join(TEXT)} or hf:NAME{frozen}"
+            f"[model] {name} takes numbers, and the data are token ids; take {', '.join(TEXT)} or hf:NAME{features}"
         )
     builder = MODELS[name] if name in MODELS else import_object(name, "model")
     module: nn.Module = builder(shape, classes, **options)
     return module
-
-
-__all__ = ["CNN", "LSTM", "MLP", "MODELS", "TEXT", "TOKENIZERS", "LeNet5", "ResNet18", "build", "tokenizer_of"]

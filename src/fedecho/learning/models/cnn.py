@@ -1,3 +1,5 @@
+"""A small convolutional network."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import ConfigError
+from .entry import ShippedModel, image_remedy
 from .pooling import max_pool
 
 
@@ -29,7 +32,8 @@ class CNN(nn.Module):
         if len(shape) != 3 or min(shape[1:]) < 2 ** len(widths):
             least = 2 ** len(widths)
             raise ConfigError(
-                f"cnn takes images of at least {least}×{least}, got inputs of shape {tuple(shape)}; use mlp"
+                f"cnn takes images of at least {least}×{least}, got inputs of shape {tuple(shape)}; "
+                f"{image_remedy(shape)}"
             )
         if any(wide % groups for wide in widths):
             raise ConfigError(f"cnn's widths {list(widths)} must be multiples of groups ({groups}); change one of them")
@@ -45,3 +49,6 @@ class CNN(nn.Module):
             x = F.relu(max_pool(norm(convolution(x))))
         logits: Tensor = self.head(x.flatten(1))
         return logits
+
+
+SHIPPED = ShippedModel("cnn", CNN)

@@ -1,3 +1,5 @@
+"""LeNet-5."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -6,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import ConfigError
+from .entry import ShippedModel, image_remedy
 from .pooling import max_pool
 
 
@@ -22,7 +25,9 @@ class LeNet5(nn.Module):
     def __init__(self, shape: Sequence[int], classes: int) -> None:
         super().__init__()
         if len(shape) != 3 or shape[1] != shape[2] or shape[1] not in (28, 32):
-            raise ConfigError(f"lenet5 takes 28×28 or 32×32 images, got inputs of shape {tuple(shape)}; use mlp")
+            raise ConfigError(
+                f"lenet5 takes 28×28 or 32×32 images, got inputs of shape {tuple(shape)}; {image_remedy(shape)}"
+            )
         self.conv1 = nn.Conv2d(shape[0], 6, 5, padding=2 if shape[1] == 28 else 0)
         self.conv2 = nn.Conv2d(6, 16, 5)
         self.fc1 = nn.Linear(16 * 5 * 5, 120)
@@ -37,3 +42,6 @@ class LeNet5(nn.Module):
         x = F.relu(self.fc1(x.flatten(1)))
         logits: Tensor = self.fc3(F.relu(self.fc2(x)))
         return logits
+
+
+SHIPPED = ShippedModel("lenet5", LeNet5)

@@ -1,3 +1,5 @@
+"""A small recurrent network for texts."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -6,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import ConfigError
+from .entry import ShippedModel
 
 
 class LSTM(nn.Module):
@@ -52,13 +55,16 @@ class LSTM(nn.Module):
         """Logits [B, L, V] for tokens [B, L]; of a classifier [B, C], from the mean state where there is no padding."""
         states = self.recurrence(self.embedding(tokens))[0]
         if not self.causal:
-            said = torch.ones_like(tokens) if self.pad is None else (tokens != self.pad).long()
-            said = said.unsqueeze(-1).to(states.dtype)
-            states = (states * said).sum(1) / said.sum(1).clamp(min=1)
+            mask = torch.ones_like(tokens) if self.pad is None else (tokens != self.pad).long()
+            mask = mask.unsqueeze(-1).to(states.dtype)
+            states = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
         logits: Tensor = self.head(states)
         return logits
 
     def step(self, tokens: Tensor, past: object = None) -> tuple[Tensor, object]:
-        """Logits [B, V] of what comes after tokens [B, l], which follow what `past` remembers; and what to remember."""
+        """Logits [B, V] of the token after tokens [B, l], which follow the state `past`; and the new state."""
         states, past = self.recurrence(self.embedding(tokens), past)
         return self.head(states[:, -1]), past
+
+
+SHIPPED = ShippedModel("lstm", LSTM, text=True, tokenizer="characters", any_tokenizer=True)

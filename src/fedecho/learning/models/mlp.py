@@ -1,3 +1,5 @@
+"""A multilayer perceptron."""
+
 from __future__ import annotations
 
 import math
@@ -6,6 +8,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from .entry import ShippedModel
 
 
 class MLP(nn.Module):
@@ -39,3 +43,6 @@ class MLP(nn.Module):
             x = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
             x = x if place == last else x.relu()
         return x
+
+
+SHIPPED = ShippedModel("mlp", MLP)

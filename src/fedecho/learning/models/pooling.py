@@ -1,3 +1,5 @@
+"""Max pooling that is fast where no gradient is needed."""
+
 from __future__ import annotations
 
 import torch
@@ -8,8 +10,8 @@ from torch import Tensor
 def max_pool(x: Tensor) -> Tensor:
     """`F.max_pool2d(x, 2)` of x [B, C, H, W]: the same values.
 
-    Where no gradient is asked for, nobody needs to know which of the four was the largest, and on a CPU the maxima of
-    slices take a fifth of the time: pooling was half of what LeNet-5 cost there.
+    Without a gradient nobody needs to know which of the four values was the largest, and on a CPU the maxima of slices
+    take a fifth of the time: pooling was half of the cost of LeNet-5 there.
     """
     if torch.is_grad_enabled() or x.device.type != "cpu":
         return F.max_pool2d(x, 2)

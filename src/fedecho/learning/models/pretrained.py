@@ -17,8 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import ConfigError, DataError, MissingExtra
-from ...data.fetch import fetch
-from .weights import gguf, llama2c
 
 Train = Literal["lora", "head", "all"]
 
@@ -27,7 +25,7 @@ class Pretrained(nn.Module):
     """Token ids to logits, by a model of `transformers`.
 
     Attributes:
-        drawn: parameters that are frozen, and yet not the pretrained ones: to be had from this run alone.
+        drawn: frozen parameters that are not pretrained but were drawn by this run.
     """
 
     def __init__(self, inner: nn.Module, classes: int, pad: int | None) -> None:
@@ -37,7 +35,7 @@ class Pretrained(nn.Module):
 
 
 class Causal(Pretrained):
-    """A language model: logits [B, L, V]. Padding comes last, so no token that is none can see it."""
+    """A language model: logits [B, L, V]. Padding comes last, so no real token attends to it."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits [B, L, V] for tokens [B, L]."""
@@ -45,11 +43,11 @@ class Causal(Pretrained):
         return logits[..., : self.classes]
 
     def step(self, tokens: Tensor, past: object = None) -> tuple[Tensor, object]:
-        """Logits [B, V] of what comes after tokens [B, l], which follow what `past` remembers; and what to remember."""
+        """Logits [B, V] of the token after tokens [B, l], which follow the cache `past`; and the new cache."""
         known = inspect.signature(self.inner.forward).parameters  # the argument's name changed in transformers 5
         name = "cache" if "cache" in known else "past_key_values"
-        found = self.inner(input_ids=tokens, use_cache=True, **{name: past})
-        return found.logits[:, -1, : self.classes], found[name]
+        output = self.inner(input_ids=tokens, use_cache=True, **{name: past})
+        return output.logits[:, -1, : self.classes], output[name]
 
 
 class Classifier(Pretrained):
@@ -57,7 +55,7 @@ class Classifier(Pretrained):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits [B, C] for tokens [B, L]."""
-        tokens, mask = _said(tokens, self.pad)
+        tokens, mask = token_mask(tokens, self.pad)
         logits: Tensor = self.inner(input_ids=tokens, attention_mask=mask).logits
         return logits
 
@@ -71,14 +69,14 @@ class Encoder(Pretrained):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits [B, C] for tokens [B, L]."""
-        tokens, mask = _said(tokens, self.pad)
+        tokens, mask = token_mask(tokens, self.pad)
         states = self.inner(input_ids=tokens, attention_mask=mask).last_hidden_state
-        said = mask.unsqueeze(-1).to(states.dtype)
-        logits: Tensor = self.head((states * said).sum(1) / said.sum(1).clamp(min=1))
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        logits: Tensor = self.head((states * weights).sum(1) / weights.sum(1).clamp(min=1))
         return logits
 
 
-def _said(tokens: Tensor, pad: int | None) -> tuple[Tensor, Tensor]:
+def token_mask(tokens: Tensor, pad: int | None) -> tuple[Tensor, Tensor]:
     """The tokens up to the longest text of the batch, and a mask of those that are no padding."""
     if pad is None:
         return tokens, torch.ones_like(tokens)
@@ -150,14 +148,14 @@ def _add_lora(inner: Any, rank: int, alpha: int, targets: str | Sequence[str], n
     }
     chosen = [name for name in linear if wanted == ("all-linear",) or name.rpartition(".")[2] in wanted]
     if not chosen:
-        there = sorted({name.rpartition(".")[2] for name in linear})
-        raise ConfigError(f"model.targets ({', '.join(wanted)}) are no layers of the model; it has {', '.join(there)}")
+        layers = sorted({name.rpartition(".")[2] for name in linear})
+        raise ConfigError(f"model.targets ({', '.join(wanted)}) are no layers of the model; it has {', '.join(layers)}")
     transposed = type(linear[chosen[0]]).__name__ == "Conv1D"  # GPT-2's
-    how = LoraConfig(r=rank, lora_alpha=alpha, target_modules=chosen, lora_dropout=0.0, fan_in_fan_out=transposed)
-    inject_adapter_in_model(how, inner)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=chosen, lora_dropout=0.0, fan_in_fan_out=transposed)
+    inject_adapter_in_model(config, inner)
 
 
-def _needs(what: str, causal: bool, wanted: bool, shape: Sequence[int]) -> None:
+def check_inputs(what: str, causal: bool, wanted: bool, shape: Sequence[int]) -> None:
     if len(shape) != 1:
         raise ConfigError(
             f"{what} takes token ids [length], got inputs of shape {tuple(shape)}; take a text data set, without "
@@ -166,77 +164,6 @@ def _needs(what: str, causal: bool, wanted: bool, shape: Sequence[int]) -> None:
     if causal != wanted:
         kinds = ("a classifier of texts", "a language model")
         raise ConfigError(f"{what} is {kinds[wanted]}, and the data set asks for {kinds[causal]}; take another model")
-
-
-def minilm(
-    shape: Sequence[int],
-    classes: int,
-    causal: bool = False,
-    pad: int | None = 0,
-    train: Train = "lora",
-    rank: int = 8,
-    alpha: int = 16,
-    targets: str | Sequence[str] = ("query", "value"),
-    freeze_a: bool = False,
-) -> nn.Module:
-    """The encoder all-MiniLM-L6-v2, 22.7 M weights, with a linear head on the mean of its states; for classes of texts.
-
-    Args:
-        shape: (length,) of the token ids, at most 512.
-        classes: C.
-        causal: must be False.
-        pad: the token that fills short texts.
-        train: "lora" (adapters and head), "head" or "all".
-        rank: of the adapters.
-        alpha: the adapters' change is alpha/rank·B·A.
-        targets: linear layers that get adapters.
-        freeze_a: only B is trained.
-    """
-    _needs("minilm", causal, False, shape)
-    inner, _ = _loaded("AutoModel", str(fetch("minilm")), "minilm", add_pooling_layer=False)
-    module = Encoder(inner, int(inner.config.hidden_size), classes, pad)
-    return adapted(module, ["head."], train, rank, alpha, targets, freeze_a)
-
-
-def tinystories(
-    shape: Sequence[int],
-    classes: int,
-    causal: bool = True,
-    pad: int | None = None,
-    train: Train = "lora",
-    rank: int = 8,
-    alpha: int = 16,
-    targets: str | Sequence[str] = ("q_proj", "v_proj"),
-    freeze_a: bool = False,
-) -> nn.Module:
-    """TinyStories-15M, a language model that learned from children's stories (Eldan & Li 2023, arXiv 2305.07759).
-
-    For its arguments see `minilm`; there is no head.
-    """
-    _needs("tinystories", causal, True, shape)
-    module = Causal(_llama("tinystories", *llama2c(fetch("tinystories") / "llama2.data")), classes, pad)
-    return adapted(module, (), train, rank, alpha, targets, freeze_a)
-
-
-def smollm2(
-    shape: Sequence[int],
-    classes: int,
-    causal: bool = True,
-    pad: int | None = None,
-    train: Train = "lora",
-    rank: int = 8,
-    alpha: int = 16,
-    targets: str | Sequence[str] = ("q_proj", "v_proj"),
-    freeze_a: bool = False,
-) -> nn.Module:
-    """SmolLM2-135M-Instruct, a language model (Ben Allal et al. 2025, arXiv 2502.02737), from weights of 4 bits.
-
-    For its arguments see `minilm`; there is no head. It is computed in float32: 540 MB in every process.
-    """
-    _needs("smollm2", causal, True, shape)
-    path = next(fetch("smollm2").glob("*.gguf"))
-    module = Causal(_llama("smollm2", *gguf(path)), classes, pad)
-    return adapted(module, (), train, rank, alpha, targets, freeze_a)
 
 
 def hugging_face(name: str) -> Callable[..., nn.Module]:
@@ -253,9 +180,9 @@ def hugging_face(name: str) -> Callable[..., nn.Module]:
         targets: str | Sequence[str] = "all-linear",
         freeze_a: bool = False,
     ) -> nn.Module:
-        _needs(f"hf:{name}", causal, causal, shape)
+        check_inputs(f"hf:{name}", causal, causal, shape)
         if causal:
-            inner, new = _loaded("AutoModelForCausalLM", name, f"hf:{name}")
+            inner, new = load_transformer("AutoModelForCausalLM", name, f"hf:{name}")
             vocabulary = int(inner.config.vocab_size)
             if vocabulary < classes:
                 raise ConfigError(
@@ -263,7 +190,7 @@ def hugging_face(name: str) -> Callable[..., nn.Module]:
                     "that the model's own is taken"
                 )
             return adapted(Causal(inner, classes, pad), new, train, rank, alpha, targets, freeze_a)
-        inner, new = _loaded("AutoModelForSequenceClassification", name, f"hf:{name}", num_labels=classes)
+        inner, new = load_transformer("AutoModelForSequenceClassification", name, f"hf:{name}", num_labels=classes)
         if pad is not None:
             inner.config.pad_token_id = pad
         new += [f"inner.{head}." for head in ("classifier", "score", "classification_head") if hasattr(inner, head)]
@@ -272,7 +199,7 @@ def hugging_face(name: str) -> Callable[..., nn.Module]:
     return build
 
 
-def _llama(name: str, settings: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
+def llama(name: str, settings: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
     try:
         from transformers import LlamaConfig, LlamaForCausalLM
     except ImportError:
@@ -282,15 +209,15 @@ def _llama(name: str, settings: dict[str, Any], weights: dict[str, Tensor]) -> n
     rotary = type(inner.model.rotary_emb)
     inner.load_state_dict(weights, strict=False, assign=True)
     inner.tie_weights()
-    inner.model.rotary_emb = rotary(inner.config)  # on no meta device: it follows from the settings
+    inner.model.rotary_emb = rotary(inner.config)  # not on the meta device: its values follow from the settings
     missing = [n for n, value in [*inner.named_parameters(), *inner.named_buffers()] if value.is_meta]
     if missing:
         raise DataError(f"{name}: its file lacks {', '.join(missing[:3])}; delete its folder and load it again")
-    made: nn.Module = inner
-    return made
+    module: nn.Module = inner
+    return module
 
 
-def _loaded(kind: str, where: str, name: str, **more: Any) -> tuple[Any, list[str]]:
+def load_transformer(kind: str, where: str, name: str, **more: Any) -> tuple[Any, list[str]]:
     """A model by one of the Auto classes of `transformers`, float32, and the parameters that its files lack, which are
     new. Weights are read from safetensors alone."""
     try:
@@ -310,10 +237,10 @@ def _loaded(kind: str, where: str, name: str, **more: Any) -> tuple[Any, list[st
             )
             return inner, [f"inner.{missing}" for missing in sorted(info["missing_keys"])]
     except Exception as error:  # each of the hub client's layers raises its own
-        said = str(error).splitlines()[0] if str(error) else ""
+        reason = str(error).splitlines()[0] if str(error) else ""
         raise DataError(
-            f"model.name {name!r} cannot be loaded: {type(error).__name__}: {said}; check the name and the network, or "
-            "give a local folder with safetensors as hf:./folder"
+            f"model.name {name!r} cannot be loaded: {type(error).__name__}: {reason}; check the name and the network, "
+            "or give a local folder with safetensors as hf:./folder"
         ) from error
 
 

@@ -1,3 +1,5 @@
+"""ResNet-18 for small images."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import ConfigError
+from .entry import ShippedModel, image_remedy
 
 
 def _norm(kind: str, channels: int) -> nn.Module:
@@ -46,8 +49,8 @@ class ResNet18(nn.Module):
 
     def __init__(self, shape: Sequence[int], classes: int, norm: Literal["group", "batch"] = "group") -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise ConfigError(f"resnet18 takes images, got inputs of shape {tuple(shape)}; use mlp")
+        if len(shape) != 3 or image_remedy(shape) != "use mlp":
+            raise ConfigError(f"resnet18 takes images, got inputs of shape {tuple(shape)}; {image_remedy(shape)}")
         if norm not in ("group", "batch"):
             raise ConfigError(f"resnet18's norm is 'group' or 'batch', got {norm!r}")
         self.stem = nn.Sequential(nn.Conv2d(shape[0], 64, 3, padding=1, bias=False), _norm(norm, 64), nn.ReLU())
@@ -62,3 +65,6 @@ class ResNet18(nn.Module):
         """Logits [B, C] for x [B, *shape]."""
         logits: Tensor = self.head(self.blocks(self.stem(x)).mean((2, 3)))
         return logits
+
+
+SHIPPED = ShippedModel("resnet18", ResNet18)

@@ -103,8 +103,8 @@ def gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             weights[name] = torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
 
         def read(name: str) -> Any:
-            found = reader.fields[f"llama.{name}"]
-            return found.parts[found.data[0]][0].item()
+            field = reader.fields[f"llama.{name}"]
+            return field.parts[field.data[0]][0].item()
 
         heads, key_heads = read("attention.head_count"), read("attention.head_count_kv")
         settings = {
