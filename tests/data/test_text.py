@@ -256,7 +256,7 @@ def test_natural_takes_those_with_most_data() -> None:
     ] * 3
     with pytest.raises(ConfigError, match=r"data.clients \(5\) exceeds the 4 owners"):
         natural.partition(source, np.arange(8), 5, "natural", Key(0))
-    with pytest.raises(ConfigError, match="does not say"):
+    with pytest.raises(ConfigError, match="whose owners are known"):
         natural.partition(dataclasses.replace(source, owners=None), np.arange(8), 2, "natural", Key(0))
     with pytest.raises(ConfigError, match="two domains or more"):
         natural.partition(source, np.arange(8), 2, "natural_coupled", Key(0), slow=[0])
