@@ -41,11 +41,11 @@ SEES = {
     "core": {"core"},
     "algorithms": {"core", "algorithms.base"},
     "objectives": {"core", "objectives"},
-    "stages": {"core", "algorithms.base", "stages"},
+    "stages": {"core", "objectives.predictions", "algorithms.base", "stages"},
     "server": {"core", "algorithms", "stages", "server"},
     "data": {"core", "data"},
     "executors": {"core", "executors"},
-    "runs": {"core", "runs"},
+    "runs": {"core", "objectives", "runs"},
     "simulation": {"core", "data", "executors", "runs", "simulation"},
 }
 """Rooms that may see less than all that lies below them."""

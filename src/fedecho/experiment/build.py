@@ -17,7 +17,7 @@ from ..learning import models
 from ..server.server import Server
 from ..simulation.build import build
 from .judging import make_judge
-from .limits import check_device, check_memory
+from .limits import check_device, check_memory, check_objective
 from .setup import Simulation
 from .texts import continuation_writer, generated_inputs
 from .workers import make_executor, make_learner, training_part, worker_count
@@ -52,10 +52,11 @@ def prepare(config: Config) -> Simulation:
         population = population.at_hours(data.hours)
     check_device(config.experiment.device)
     learner = make_learner(config, data)
+    check_objective(config, learner.objective)
     if config.data.unlabeled == "generated":
         data = replace(data, unlabeled=generated_inputs(config, data, learner, key.fold("generated")))
         learner.publish(data.unlabeled)
-    check_memory(config, len(learner.initial().weights), (learner.predictions, learner.classes))
+    check_memory(config, len(learner.initial().weights), (learner.prediction_count, learner.classes))
     shared = None
     if parallel:  # everybody trains on the same copy of the data, this process too
         shared = SharedArena(1)
@@ -71,7 +72,7 @@ def prepare(config: Config) -> Simulation:
         config.server,
         config.stages,
         learner,
-        (learner.predictions, learner.classes),
+        (learner.prediction_count, learner.classes),
         [client for client in range(config.data.clients) if not population.present(client, 0.0)],
         to_mmap if config.records.bank == "mapped" else None,
     )
@@ -79,5 +80,16 @@ def prepare(config: Config) -> Simulation:
     set_up_s = time.perf_counter() - began
     continue_prompts = continuation_writer(config, data, learner)
     return Simulation(
-        config, server, judge, learner.state_dict, learner, continue_prompts, data, population, executor, set_up_s
+        config=config,
+        server=server,
+        judge=judge,
+        export=learner.state_dict,
+        learner=learner,
+        continue_prompts=continue_prompts,
+        objective=learner.objective.name,
+        metrics=learner.objective.metrics,
+        data=data,
+        population=population,
+        executor=executor,
+        set_up_s=set_up_s,
     )

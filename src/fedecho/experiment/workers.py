@@ -33,13 +33,13 @@ def make_learner(config: Config, data: Federation) -> Learner:
         try:
             module = models.build(model.name, shape, data.classes, data.causal, data.pad, dict(model.options))
         except TypeError as fault:
-            raise ConfigError(f"[model] {model.name} cannot be built: {fault}; check the keys of the table") from None
+            raise ConfigError(f"[model] {model.name} cannot be built: {fault}; check the keys of the table") from fault
         if not isinstance(module, nn.Module):
             raise ConfigError(f"[model] {model.name} gave a {type(module).__name__}; it must give an nn.Module")
         return module
 
     key, rule, device = Key(config.experiment.seed), config.algorithm.client_rule, config.experiment.device
-    return Learner(make, data, config.client, key, rule, device, model.memory_format)
+    return Learner(make, data, config.client, key, rule, device, model.memory_format, config.objective)
 
 
 def training_part(learner: Learner) -> Federation:

@@ -13,10 +13,11 @@ Statistics of several batches are concatenated.
 from __future__ import annotations
 
 import abc
+import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -46,6 +47,12 @@ class Metric:
     share: bool = False
     axis: Literal["linear", "log"] = "linear"
     unit: str = ""
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Metric:
+        """The metric with these fields, as `dataclasses.asdict` gives them; unknown fields are ignored."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in fields.items() if name in known})
 
     def format(self, value: float | None) -> str:
         """The value as text, without its unit; "–" for None and NaN."""
