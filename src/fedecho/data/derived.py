@@ -1,4 +1,4 @@
-"""What is slow to make of data is made once and kept in the cache."""
+"""The cache of tensors that are slow to derive from data: tokens and features."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from .fetch import cache_dir
 
 FORMAT = 1
-"""Changes when what is kept is made in another way."""
+"""Raise it when what is cached is made in another way."""
 
 
 class DerivedCache:
-    """Tensors in the cache, each found by what it was made of."""
+    """Tensors in the cache, each addressed by what it was made of."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root
@@ -29,14 +29,14 @@ class DerivedCache:
         return (cache_dir() if self.root is None else Path(self.root)) / "made" / f"{digest[:32]}.safetensors"
 
     def read(self, about: str, of: Tensor | str) -> dict[str, Tensor] | None:
-        """What was kept under these words, made of that; None if it is not there or damaged."""
+        """The tensors cached under `about`, made of `of`; None if there are none, or their file is damaged."""
         try:
             return load_file(self._path(about, of))
         except Exception:  # whatever is wrong with the file, it can be made again
             return None
 
     def write(self, about: str, of: Tensor | str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep it, if the cache can be written: whoever cannot keep it makes it again."""
+        """Cache the tensors, if the cache can be written; else they are made again the next time."""
         path = self._path(about, of)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Frozen features: what a pretrained encoder makes of a text, computed once and kept."""
+"""Frozen features: what a pretrained encoder makes of a text, computed once and cache."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NAMES = ("minilm",)
 
 
 BATCH = 64
-"""Texts a forward pass."""
+"""Texts per forward pass."""
 
 
-def embed(name: str, inputs: Tensor, pad: int, kept: DerivedCache) -> Tensor:
+def embed(name: str, inputs: Tensor, pad: int, cache: DerivedCache) -> Tensor:
     """The encoder's features of token ids [n, L], [n, 384] float32: the mean of its last states over the tokens that
     are no padding, of length 1 (as the model's authors use it: Reimers & Gurevych 2019, arXiv 1908.10084).
 
@@ -26,14 +26,14 @@ def embed(name: str, inputs: Tensor, pad: int, kept: DerivedCache) -> Tensor:
     Raises:
         MissingExtra: needs the extra `text`.
     """
-    found = kept.read(f"features {name} {tuple(inputs.shape)}", inputs)
-    if found is not None:
-        return found["features"]
+    cached = cache.read(f"features {name} {tuple(inputs.shape)}", inputs)
+    if cached is not None:
+        return cached["features"]
     try:
         from transformers import AutoModel
     except ImportError:
         raise MissingExtra(f"`features` ({name!r})", "text") from None
-    encoder = AutoModel.from_pretrained(fetch(name, kept.root)).eval()
+    encoder = AutoModel.from_pretrained(fetch(name, cache.root)).eval()
     sizes = (inputs != pad).sum(1)
     features = torch.zeros(len(inputs), int(encoder.config.hidden_size))
     with torch.no_grad():
@@ -43,5 +43,5 @@ def embed(name: str, inputs: Tensor, pad: int, kept: DerivedCache) -> Tensor:
             states = encoder(tokens, mask).last_hidden_state * mask.unsqueeze(-1)
             means = states.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
             features[batch] = means / means.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    kept.write(f"features {name} {tuple(inputs.shape)}", inputs, {"features": features})
+    cache.write(f"features {name} {tuple(inputs.shape)}", inputs, {"features": features})
     return features

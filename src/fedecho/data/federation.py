@@ -75,7 +75,10 @@ class DataConfig:
             "slow_classes": self.partition != "coupled",
             "coupling": self.partition != "coupled",
         }
-        return {name: reason for name, idle in unused.items() if idle}
+        reasons = {name: reason for name, idle in unused.items() if idle}
+        if not _is_own_function(self.dataset):
+            reasons["options"] = f"data.dataset is {self.dataset!r}, no function of your own"
+        return reasons
 
 
 @dataclass(frozen=True)
@@ -153,16 +156,7 @@ def federation(
         MissingExtra: for what needs an extra.
     """
     by = _tokenizer(config, tokenizer)
-    if config.options and ":" not in config.dataset.removeprefix("hf:"):
-        raise ConfigError(
-            f"[data.options] are for a function of your own, and data.dataset is {config.dataset!r}; leave them out"
-        )
-    source = load(config.dataset, cache, by, config.length, config.features, config.options)
-    if source.owners_are_clients and config.partition not in natural.schemes():
-        raise ConfigError(
-            f"data.partition is {config.partition!r}, and {config.dataset!r} returns each client's own data; set "
-            "data.partition to 'natural', or return one data set"
-        )
+    source = _loaded(config, by, cache)
     made_of_real = config.unlabeled in ("held_out", "mixup")
     held_out = config.held_out if config.held_out is not None else (config.unlabeled_size if made_of_real else 0)
     part, validation, public = carve(source, key.fold("carve"), unlabeled=held_out, validation=config.validation)
@@ -173,32 +167,7 @@ def federation(
             f"data.partition {config.partition!r} deals by label, and {config.dataset!r} {instead}; take iid, "
             f"quantity{natural_too}"
         )
-    owners: Sequence[int] | None = None
-    if config.partition in natural.schemes():
-        owners, owned = natural.partition(
-            source,
-            part,
-            config.clients,
-            config.partition,
-            key.fold("partition"),
-            min_examples=config.min_examples,
-            max_examples=config.max_examples,
-            slow=slow,
-        )
-    else:
-        owned = partition(
-            source.labels[part].numpy() if source.class_labels else np.zeros(len(part), dtype=np.int64),
-            config.clients,
-            config.partition,
-            key.fold("partition"),
-            alpha=config.alpha,
-            classes_per_client=config.classes_per_client,
-            min_examples=config.min_examples,
-            slow=slow,
-            slow_classes=config.slow_classes,
-            coupling=config.coupling,
-            max_examples=config.max_examples,
-        )
+    owners, owned = _dealt(config, source, part, slow, key.fold("partition"))
     order = torch.from_numpy(np.concatenate([part[rows] for rows in owned]))
     sizes = np.cumsum([0, *(len(rows) for rows in owned)])
     judging, whose = _judging(source, owners, config.test_size, key.fold("test"))
@@ -217,6 +186,57 @@ def federation(
         tokenizer=None if source.features is not None else source.tokenizer,
         hours=None if source.hours is None or owners is None else tuple(source.hours[owner] for owner in owners),
     )
+
+
+def _is_own_function(dataset: str) -> bool:
+    return ":" in dataset and not dataset.startswith("hf:")
+
+
+def _loaded(config: DataConfig, tokenizer: str | None, cache: Path | None) -> Source:
+    if config.options and not _is_own_function(config.dataset):
+        raise ConfigError(
+            f"[data.options] are for a function of your own, and data.dataset is {config.dataset!r}; leave them out"
+        )
+    source = load(config.dataset, cache, tokenizer, config.length, config.features, config.options)
+    if source.owners_are_clients and config.partition not in natural.schemes():
+        raise ConfigError(
+            f"data.partition is {config.partition!r}, and {config.dataset!r} returns each client's own data; set "
+            "data.partition to 'natural', or return one data set"
+        )
+    return source
+
+
+def _dealt(
+    config: DataConfig, source: Source, part: np.ndarray, slow: Sequence[int], key: Key
+) -> tuple[Sequence[int] | None, list[np.ndarray]]:
+    """The owner that each client is, None but in a natural split; and each client's positions in `part`."""
+    owners: Sequence[int] | None = None
+    if config.partition in natural.schemes():
+        owners, owned = natural.partition(
+            source,
+            part,
+            config.clients,
+            config.partition,
+            key,
+            min_examples=config.min_examples,
+            max_examples=config.max_examples,
+            slow=slow,
+        )
+    else:
+        owned = partition(
+            source.labels[part].numpy() if source.class_labels else np.zeros(len(part), dtype=np.int64),
+            config.clients,
+            config.partition,
+            key,
+            alpha=config.alpha,
+            classes_per_client=config.classes_per_client,
+            min_examples=config.min_examples,
+            slow=slow,
+            slow_classes=config.slow_classes,
+            coupling=config.coupling,
+            max_examples=config.max_examples,
+        )
+    return owners, owned
 
 
 def _tokenizer(config: DataConfig, models: str | None) -> str | None:

@@ -20,20 +20,20 @@ def load_hub(name: str, cache: Path | None) -> Source:
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        found = datasets.load_dataset(where, cache_dir=None if cache is None else str(Path(cache) / "hf"))
+        splits = datasets.load_dataset(where, cache_dir=None if cache is None else str(Path(cache) / "hf"))
     except Exception as error:  # each of the hub client's layers raises its own
-        said = str(error).splitlines()[0] if str(error) else ""
+        reason = str(error).splitlines()[0] if str(error) else ""
         raise DataError(
-            f"{name}: `datasets` cannot load it: {type(error).__name__}: {said}; "
+            f"{name}: `datasets` cannot load it: {type(error).__name__}: {reason}; "
             "check the name and the network, or give a local folder as hf:./folder"
         ) from error
     finally:
         if bars:
             datasets.enable_progress_bars()
-    test_split = next((split for split in ("test", "validation", "valid") if split in found), None)
-    if "train" not in found or test_split is None:
-        raise DataError(f"{name}: its splits are {', '.join(found)}; `train` and `test` (or `validation`) are needed")
-    train, test = found["train"], found[test_split]
+    test_split = next((split for split in ("test", "validation", "valid") if split in splits), None)
+    if "train" not in splits or test_split is None:
+        raise DataError(f"{name}: its splits are {', '.join(splits)}; `train` and `test` (or `validation`) are needed")
+    train, test = splits["train"], splits[test_split]
     images = [column for column, feature in train.features.items() if isinstance(feature, datasets.Image)]
     labels = [column for column, feature in train.features.items() if isinstance(feature, datasets.ClassLabel)]
     usual = [column for column in ("label", "labels", "fine_label") if column in train.features]

@@ -1,4 +1,4 @@
-"""The image data sets that ship or can be fetched."""
+"""Reading images: idx files, and pictures of Pillow."""
 
 from __future__ import annotations
 
@@ -11,24 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..core.keys import Key
 from .source import Source, damaged, normalised
 
 
-def load_digits() -> Source:
-    from sklearn.datasets import load_digits  # here, since importing scikit-learn takes a second
-
-    pixels, labels = load_digits(return_X_y=True)
-    order = Key(0).fold("digits", "split").numpy().permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    test = np.sort(order[::5])  # every fifth of the images in order of class: 20 % of each class, within one image
-    train = np.setdiff1d(order, test)
-    images = pixels.astype(np.uint8).reshape(-1, 1, 8, 8)
-    return normalised("digits", images[train], labels[train], images[test], labels[test], 10)
-
-
-def load_idx(name: str, folder: Path) -> Source:
-    suffix = ".gz" if name == "fashion_mnist" else ""
+def load_idx(name: str, folder: Path, suffix: str = "") -> Source:
+    """A data set in the four idx files of MNIST; `suffix` is that of compressed ones."""
     kinds = ("images-idx3", "labels-idx1")
     train, train_labels, test, test_labels = (
         _idx(folder / f"{part}-{kind}-ubyte{suffix}") for part in ("train", "t10k") for kind in kinds
@@ -49,21 +36,6 @@ def _idx(path: Path) -> np.ndarray:
     if raw[:3] != b"\x00\x00\x08" or not dimensions or len(raw) != 4 + 4 * dimensions + math.prod(shape):
         raise damaged(path.parent, f"{path.name}: its idx header is {raw[:4].hex()} and its size {len(raw)} bytes")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-
-
-def load_cifar10(folder: Path) -> Source:
-    parts = {}
-    for part, size in {"train": 50_000, "test": 10_000}.items():
-        for kind, dtype, shape in (("images", np.uint8, (size, 3, 32, 32)), ("labels", np.int64, (size,))):
-            try:
-                array = np.load(folder / f"{part}_{kind}.npy", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise damaged(folder, error) from error
-            if array.dtype != dtype or array.shape != shape:
-                raise damaged(folder, f"{part}_{kind}.npy holds {array.dtype} {array.shape}")
-            parts[part, kind] = array
-    train, train_labels, test, test_labels = parts.values()
-    return normalised("cifar10", train, train_labels, test, test_labels, 10)
 
 
 def to_grey(image: Any) -> bool:

@@ -27,7 +27,7 @@ def partition(
     max_examples: int | None = None,
     slow: Sequence[int] = (),
 ) -> tuple[list[int], list[np.ndarray]]:
-    """Deal examples to the clients whose they are.
+    """Deal examples to the clients that own them.
 
     N owners become clients: those with most data (in the whole train part, so that it does not depend on what is held
     out); where the data set has domains, of all domains alike: the largest of each first, then the second of each, and
@@ -54,21 +54,14 @@ def partition(
     Raises:
         ConfigError: the data set knows no owners or no domains, has too few, or the arguments contradict each other.
     """
-    if source.owners is None:
-        raise ConfigError(
-            f"data.partition {scheme!r} needs data whose owners are known, and those of {source.name!r} are not; take "
-            "another split"
-        )
-    if max_examples is not None and max_examples < max(1, min_examples):
-        raise ConfigError(
-            f"`max_examples` ({max_examples}) is below max(1, `min_examples` = {min_examples}); raise it or drop it"
-        )
+    _check(source, scheme, min_examples, max_examples)
+    assert source.owners is not None
     everyone = int(source.owners.max()) + 1
     whole = np.bincount(source.owners.numpy(), minlength=everyone)
     owners = source.owners.numpy()[part]
-    kept = np.bincount(owners, minlength=everyone)
+    counts = np.bincount(owners, minlength=everyone)
     domains = np.zeros(everyone, dtype=np.int64) if source.domains is None else source.domains.numpy()[:everyone]
-    able = np.flatnonzero(kept >= max(1, min_examples))
+    able = np.flatnonzero(counts >= max(1, min_examples))
     if clients > len(able):
         raise ConfigError(
             f"data.clients ({clients}) exceeds the {len(able)} owners in {source.name!r} that have "
@@ -82,6 +75,18 @@ def partition(
     if max_examples is not None:
         rows = [rng.choice(own, max_examples, replace=False) if len(own) > max_examples else own for own in rows]
     return chosen.tolist(), [np.sort(own).astype(np.int64) for own in rows]
+
+
+def _check(source: Source, scheme: str, min_examples: int, max_examples: int | None) -> None:
+    if source.owners is None:
+        raise ConfigError(
+            f"data.partition {scheme!r} needs data whose owners are known, and those of {source.name!r} are not; take "
+            "another split"
+        )
+    if max_examples is not None and max_examples < max(1, min_examples):
+        raise ConfigError(
+            f"`max_examples` ({max_examples}) is below max(1, `min_examples` = {min_examples}); raise it or drop it"
+        )
 
 
 def _ranked(able: np.ndarray, sizes: np.ndarray, domains: np.ndarray) -> np.ndarray:
@@ -120,9 +125,9 @@ def _coupled(
             left.append(members)
     if room:
         taken.append(left[0][:room])
-    theirs = np.sort(np.concatenate(taken))
+    slow_owners = np.sort(np.concatenate(taken))
     placed = np.empty_like(chosen)
-    placed[list(slow)] = chosen[theirs]
+    placed[list(slow)] = chosen[slow_owners]
     others = np.setdiff1d(np.arange(len(chosen)), slow)
-    placed[others] = chosen[np.setdiff1d(np.arange(len(chosen)), theirs)]
+    placed[others] = chosen[np.setdiff1d(np.arange(len(chosen)), slow_owners)]
     return placed

@@ -5,19 +5,37 @@ Most schemes come down to a table, clients × classes, of how many examples to g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..core.errors import ConfigError, DataError
 from ..core.keys import Key
 
-REDRAWS = 200  # of the "dirichlet" scheme, before it gives up
+REDRAWS = 200
+"""Of the "dirichlet" scheme, before it gives up."""
 
 
-def schemes() -> tuple[str, ...]:
-    """The schemes `partition` knows, sorted."""
-    return ("coupled", "dirichlet", "dirichlet_mix", "iid", "pathological", "quantity")
+@dataclass(frozen=True)
+class _Split:
+    """What a scheme is asked for.
+
+    Attributes:
+        supply: [C] how many examples there are of each class.
+        clients: N.
+        alpha, classes_per_client, min_examples, slow, slow_classes, coupling, max_examples: see `partition`.
+    """
+
+    supply: np.ndarray
+    clients: int
+    alpha: float
+    classes_per_client: int
+    min_examples: int
+    slow: Sequence[int]
+    slow_classes: int
+    coupling: float
+    max_examples: int | None
 
 
 def partition(
@@ -34,32 +52,7 @@ def partition(
     coupling: float = 0.95,
     max_examples: int | None = None,
 ) -> list[np.ndarray]:
-    """Deal examples to clients; no example goes to two of them.
-
-    Schemes, for n examples and N clients:
-
-    - "iid": a random split; sizes differ by one at most. Every example is dealt.
-    - "dirichlet": each class is split over the clients by its own Dir(alpha) (Yurochkin et al. 2019, arXiv 1905.12022;
-      Lin et al. 2020, arXiv 2006.07242), redrawn as a whole until every client has `min_examples`. Sizes differ widely.
-      Every example is dealt.
-    - "dirichlet_mix": each client draws a label mix from Dir(alpha) and takes exactly ⌊n/N⌋ examples by it (Hsu et al.
-      2019, arXiv 1909.06335, with a uniform prior); up to N - 1 examples are left over. A class that runs out loses its
-      mass to the classes left. If clients took their whole share in turn, the last would get what nobody else took,
-      whatever their mix. Here all take at once: a class asked for more than it has is shared at random, in proportion
-      to what each asked, and only the shortfall is drawn again. So no client is favoured, and every wish for a class
-      that has enough is met.
-    - "pathological": each client holds exactly `classes_per_client` classes; each class is cut into equal shards, one
-      for each of its clients, and every class has the same number of clients, give or take one. (McMahan et al. 2017,
-      arXiv 1602.05629, cut the sorted examples into equal shards, which may straddle two classes; these do not.) Every
-      example is dealt.
-    - "quantity": sizes are `min_examples` plus a share of the rest by one Dir(alpha); labels are iid. Every example is
-      dealt.
-    - "coupled": delay coupled with labels. `slow_classes` classes, chosen by `key`, belong to the slow clients:
-      together these get the fraction `coupling` of each such class (rounded to an example) and nothing else. The rest
-      of these classes and all other classes go to the other clients. Within each of the two groups label mixes are as
-      in "dirichlet_mix" and sizes differ by one at most. The groups' sizes agree if |slow| / N is about `coupling` ×
-      the slow classes' share of the examples (20 % slow clients, 2 of 10 classes); otherwise `max_examples` can level
-      them, at the price of another fraction. Every example is dealt.
+    """Deal examples to clients; no example goes to two of them. `TABLES` and `SIZES` say what each scheme does.
 
     Args:
         labels: [n] integers; any values.
@@ -83,6 +76,32 @@ def partition(
         DataError: these labels cannot be dealt so that every client has `min_examples`.
     """
     labels = np.asarray(labels)
+    _check_arguments(labels, clients, scheme, alpha, min_examples, max_examples)
+    classes = np.unique(labels, return_inverse=True)[1]
+    split = _Split(
+        np.bincount(classes), clients, alpha, classes_per_client, min_examples, slow, slow_classes, coupling,
+        max_examples,
+    )  # fmt: skip
+    rng = key.numpy()
+    if scheme in SIZES:
+        sizes = SIZES[scheme](split, rng)
+        parts = np.split(rng.permutation(len(labels)), np.cumsum(sizes)[:-1])
+    else:
+        parts = _deal(classes, TABLES[scheme](split, rng), rng)
+    if max_examples is not None:
+        parts = [rng.choice(part, max_examples, replace=False) if len(part) > max_examples else part for part in parts]
+    fewest = min(range(clients), key=lambda client: len(parts[client]))
+    if len(parts[fewest]) < min_examples:
+        raise DataError(
+            f"the scheme {scheme!r} leaves client {fewest} {len(parts[fewest])} examples, below `min_examples` "
+            f"({min_examples}); use fewer clients, or lower `min_examples`"
+        )
+    return [np.sort(part).astype(np.int64) for part in parts]
+
+
+def _check_arguments(
+    labels: np.ndarray, clients: int, scheme: str, alpha: float, min_examples: int, max_examples: int | None
+) -> None:
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
         raise ConfigError(f"`labels` is {labels.dtype} {list(labels.shape)}; give integers [n], n ≥ 1")
     _check(
@@ -99,37 +118,6 @@ def partition(
             f"`max_examples` ({max_examples}) is below max(1, `min_examples` = {min_examples}); raise it or drop it",
         ),
     )
-    classes = np.unique(labels, return_inverse=True)[1]
-    supply = np.bincount(classes)
-    rng = key.numpy()
-
-    if scheme in ("iid", "quantity"):
-        sizes = _even(len(labels), clients)
-        if scheme == "quantity":
-            sizes = min_examples + _split(len(labels) - clients * min_examples, _log_dirichlet(rng, alpha, clients))
-        parts = np.split(rng.permutation(len(labels)), np.cumsum(sizes)[:-1])
-    else:
-        if scheme == "dirichlet":
-            table = _dirichlet(supply, clients, alpha, min_examples, rng)
-        elif scheme == "dirichlet_mix":
-            size = len(labels) // clients
-            size = size if max_examples is None else min(size, max_examples)
-            table = _mix(supply, np.full(clients, size), alpha, rng)
-        elif scheme == "pathological":
-            table = _pathological(supply, clients, classes_per_client, rng)
-        else:
-            table = _coupled(supply, clients, alpha, slow, slow_classes, coupling, rng)
-        parts = _deal(classes, table, rng)
-
-    if max_examples is not None:
-        parts = [rng.choice(part, max_examples, replace=False) if len(part) > max_examples else part for part in parts]
-    fewest = min(range(clients), key=lambda client: len(parts[client]))
-    if len(parts[fewest]) < min_examples:
-        raise DataError(
-            f"the scheme {scheme!r} leaves client {fewest} {len(parts[fewest])} examples, below `min_examples` "
-            f"({min_examples}); use fewer clients, or lower `min_examples`"
-        )
-    return [np.sort(part).astype(np.int64) for part in parts]
 
 
 def _check(*conditions: tuple[bool, str]) -> None:
@@ -172,18 +160,45 @@ def _split(total: int, logits: np.ndarray) -> np.ndarray:
     return np.diff(edges, prepend=0)
 
 
-def _dirichlet(
-    supply: np.ndarray, clients: int, alpha: float, min_examples: int, rng: np.random.Generator
-) -> np.ndarray:
+def _iid(split: _Split, rng: np.random.Generator) -> np.ndarray:
+    """A random split; sizes differ by one at most. Every example is dealt."""
+    return _even(int(split.supply.sum()), split.clients)
+
+
+def _quantity(split: _Split, rng: np.random.Generator) -> np.ndarray:
+    """Sizes are `min_examples` plus a share of the rest by one Dir(alpha); labels are iid. Every example is dealt."""
+    rest = int(split.supply.sum()) - split.clients * split.min_examples
+    return split.min_examples + _split(rest, _log_dirichlet(rng, split.alpha, split.clients))
+
+
+def _dirichlet(split: _Split, rng: np.random.Generator) -> np.ndarray:
+    """Each class is split over the clients by its own Dir(alpha) (Yurochkin et al. 2019, arXiv 1905.12022; Lin et al.
+    2020, arXiv 2006.07242), redrawn as a whole until every client has `min_examples`. Sizes differ widely. Every
+    example is dealt."""
+    clients, alpha = split.clients, split.alpha
     for _ in range(REDRAWS):
-        logits = _log_dirichlet(rng, alpha, len(supply), clients)
-        table = np.stack([_split(int(own), row) for own, row in zip(supply, logits, strict=True)], axis=1)
-        if table.sum(1).min() >= min_examples:
+        logits = _log_dirichlet(rng, alpha, len(split.supply), clients)
+        table = np.stack([_split(int(own), row) for own, row in zip(split.supply, logits, strict=True)], axis=1)
+        if table.sum(1).min() >= split.min_examples:
             return table
     raise DataError(
         f"the scheme 'dirichlet' with `alpha` {alpha} gave some of {clients} clients fewer than `min_examples` "
-        f"({min_examples}) in each of {REDRAWS} draws; raise `alpha`, use fewer clients, or take 'dirichlet_mix'"
+        f"({split.min_examples}) in each of {REDRAWS} draws; raise `alpha`, use fewer clients, or take 'dirichlet_mix'"
     )
+
+
+def _dirichlet_mix(split: _Split, rng: np.random.Generator) -> np.ndarray:
+    """Each client draws a label mix from Dir(alpha) and takes exactly ⌊n/N⌋ examples by it (Hsu et al. 2019, arXiv
+    1909.06335, with a uniform prior); up to N - 1 examples are left over.
+
+    A class that runs out loses its mass to the classes left. If clients took their whole share in turn, the last would
+    get what nobody else took, whatever their mix. Here all take at once: a class of which more is asked than it has is
+    shared at random, in proportion to what each client asked for, and only the shortfall is drawn again. So no client
+    is favoured, and every request for a class that has enough is met.
+    """
+    size = int(split.supply.sum()) // split.clients
+    size = size if split.max_examples is None else min(size, split.max_examples)
+    return _mix(split.supply, np.full(split.clients, size), split.alpha, rng)
 
 
 def _mix(supply: np.ndarray, sizes: np.ndarray, alpha: float, rng: np.random.Generator) -> np.ndarray:
@@ -192,17 +207,23 @@ def _mix(supply: np.ndarray, sizes: np.ndarray, alpha: float, rng: np.random.Gen
     supply, wanted = supply.copy(), sizes.copy()
     table = np.zeros(logits.shape, dtype=np.int64)
     while wanted.any():  # each pass empties a class, or is the last
-        asked = rng.multinomial(wanted, _softmax(np.where(supply > 0, logits, -np.inf)))
-        for k in np.flatnonzero(asked.sum(0) > supply):
-            asked[:, k] = rng.multivariate_hypergeometric(asked[:, k], supply[k], method="marginals")
-        table += asked
-        supply -= asked.sum(0)
-        wanted -= asked.sum(1)
+        requests = rng.multinomial(wanted, _softmax(np.where(supply > 0, logits, -np.inf)))
+        for k in np.flatnonzero(requests.sum(0) > supply):
+            requests[:, k] = rng.multivariate_hypergeometric(requests[:, k], supply[k], method="marginals")
+        table += requests
+        supply -= requests.sum(0)
+        wanted -= requests.sum(1)
     return table
 
 
-def _pathological(supply: np.ndarray, clients: int, each: int, rng: np.random.Generator) -> np.ndarray:
-    classes = len(supply)
+def _pathological(split: _Split, rng: np.random.Generator) -> np.ndarray:
+    """Each client holds exactly `classes_per_client` classes; each class is cut into equal shards, one for each of its
+    clients, and every class has the same number of clients, give or take one. Every example is dealt.
+
+    McMahan et al. (2017, arXiv 1602.05629) cut the sorted examples into equal shards, which may straddle two classes;
+    these do not.
+    """
+    supply, clients, each, classes = split.supply, split.clients, split.classes_per_client, len(split.supply)
     _check(
         (
             1 <= each <= classes,
@@ -225,15 +246,17 @@ def _pathological(supply: np.ndarray, clients: int, each: int, rng: np.random.Ge
     return table
 
 
-def _coupled(
-    supply: np.ndarray,
-    clients: int,
-    alpha: float,
-    slow: Sequence[int],
-    slow_classes: int,
-    coupling: float,
-    rng: np.random.Generator,
-) -> np.ndarray:
+def _coupled(split: _Split, rng: np.random.Generator) -> np.ndarray:
+    """Delay coupled with labels. `slow_classes` classes, chosen at random, belong to the slow clients: together these
+    get the fraction `coupling` of each such class (rounded to an example) and nothing else. The rest of these classes
+    and all other classes go to the other clients. Every example is dealt.
+
+    Within each of the two groups label mixes are as in "dirichlet_mix" and sizes differ by one at most. The groups'
+    sizes agree if |slow| / N is about `coupling` × the slow classes' share of the examples (20 % slow clients, 2 of 10
+    classes); otherwise `max_examples` can level them, at the price of another fraction.
+    """
+    supply, clients, slow = split.supply, split.clients, split.slow
+    slow_classes, coupling = split.slow_classes, split.coupling
     members = np.unique(np.asarray(slow, dtype=np.int64))
     _check(
         (
@@ -253,5 +276,24 @@ def _coupled(
     table = np.zeros((clients, len(supply)), dtype=np.int64)
     for group, pool in ((members, owned), (np.setdiff1d(np.arange(clients), members), supply - owned)):
         sizes = rng.permutation(_even(int(pool.sum()), len(group)))
-        table[group] = _mix(pool, sizes, alpha, rng)
+        table[group] = _mix(pool, sizes, split.alpha, rng)
     return table
+
+
+Scheme = Callable[[_Split, np.random.Generator], np.ndarray]
+
+SIZES: dict[str, Scheme] = {"iid": _iid, "quantity": _quantity}
+"""Schemes that say how many examples each client gets, [N], of any class."""
+
+TABLES: dict[str, Scheme] = {
+    "coupled": _coupled,
+    "dirichlet": _dirichlet,
+    "dirichlet_mix": _dirichlet_mix,
+    "pathological": _pathological,
+}
+"""Schemes that say how many examples each client gets of each class, [N, C]."""
+
+
+def schemes() -> tuple[str, ...]:
+    """The schemes that `partition` knows, sorted."""
+    return tuple(sorted({**SIZES, **TABLES}))

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError
-from . import text, tokens
+from . import tokens
 from .corpora import load_text
+from .datasets import ImageDataset, shipped_datasets, text_datasets
 from .derived import DerivedCache
 from .fetch import fetch
 from .hub import load_hub
-from .images import load_cifar10, load_digits, load_idx
 from .own import load_function
 from .source import Source
 
 
 def names() -> tuple[str, ...]:
     """The built-in data sets, sorted."""
-    return tuple(sorted(("cifar10", "digits", "fashion_mnist", "mnist", *text.READERS)))
+    return tuple(shipped_datasets())
 
 
 def load(
@@ -67,15 +67,12 @@ def load(
                 f"`dataset` ({name!r}) is text, and nothing says how to cut it into tokens: set data.tokenizer to one "
                 f"of {', '.join(tokens.names())}, or take a model that brings its own"
             )
-        return load_text(name, tokenizer, length, features, DerivedCache(cache))
+        return load_text(text_datasets()[name], tokenizer, length, features, DerivedCache(cache))
     if features is not None:
         raise ConfigError(f"`features` ({features!r}) are made of text, and {name!r} is none; leave it out")
-    if name == "digits":
-        return load_digits()
-    if name in ("fashion_mnist", "mnist"):
-        return load_idx(name, fetch(name, cache))
-    if name == "cifar10":
-        return load_cifar10(fetch(name, cache))
+    entry = shipped_datasets().get(name)
+    if isinstance(entry, ImageDataset):
+        return entry.load(Path() if entry.archive is None else fetch(entry.archive, cache))
     if name.startswith("hf:") and len(name) > 3:
         return load_hub(name, cache)
     module, colon, function = name.partition(":")
@@ -87,5 +84,5 @@ def load(
 
 
 def is_text(name: str) -> bool:
-    """Is this a data set of text?"""
-    return name in text.READERS
+    """Whether this is a data set of text that ships."""
+    return name in text_datasets()

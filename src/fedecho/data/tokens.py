@@ -125,15 +125,15 @@ def tokenizer(name: str, root: Path | None = None) -> Tokenizer:
         folder = fetch("smollm2", root)
         where, options = str(folder), {"gguf_file": next(folder.glob("*.gguf")).name}
     try:
-        found = AutoTokenizer.from_pretrained(where, **options)
-        inner = found.backend_tokenizer
+        pretrained = AutoTokenizer.from_pretrained(where, **options)
+        inner = pretrained.backend_tokenizer
     except Exception as error:  # each of the hub client's layers raises its own
-        said = str(error).splitlines()[0] if str(error) else ""
+        reason = str(error).splitlines()[0] if str(error) else ""
         raise DataError(
-            f"`tokenizer` ({name!r}) cannot be loaded: {type(error).__name__}: {said}; check the name and the network, "
-            "or give a local folder as hf:./folder"
+            f"`tokenizer` ({name!r}) cannot be loaded: {type(error).__name__}: {reason}; check the name and the "
+            "network, or give a local folder as hf:./folder"
         ) from error
-    pads = (found.pad_token_id, found.eos_token_id, found.unk_token_id)
+    pads = (pretrained.pad_token_id, pretrained.eos_token_id, pretrained.unk_token_id)
     return Fast(inner, pad=next((int(pad) for pad in pads if pad is not None), 0))
 
 
@@ -187,25 +187,25 @@ def _llama2c(path: Path) -> Tokenizer:
     return Fast(inner, pad=2)
 
 
-def rows(texts: Sequence[str], by: Tokenizer, length: int) -> Tensor:
+def rows(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> Tensor:
     """The beginnings of texts as token ids, [n, length] int64; short ones are filled."""
-    made = torch.full((len(texts), length), by.pad, dtype=torch.int64)
-    for row, text in zip(made, texts, strict=True):
-        ids = by.encode(text, length)
+    batch = torch.full((len(texts), length), tokenizer.pad, dtype=torch.int64)
+    for row, text in zip(batch, texts, strict=True):
+        ids = tokenizer.encode(text, length)
         row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
-    return made
+    return batch
 
 
-def windows(text: str, by: Tokenizer, length: int) -> tuple[Tensor, Tensor]:
+def windows(text: str, tokenizer: Tokenizer, length: int) -> tuple[Tensor, Tensor]:
     """A text cut into windows: token ids [n, length] and, at each place, the next token [n, length] (−100: none).
 
     The windows follow each other without an overlap; every token but the first is the next of another once.
     """
-    ids = by.encode(text)
+    ids = tokenizer.encode(text)
     count = -(-(len(ids) - 1) // length)
     if count < 1:
         return torch.zeros(0, length, dtype=torch.int64), torch.zeros(0, length, dtype=torch.int64)
-    inputs = torch.full((count * length,), by.pad, dtype=torch.int64)
+    inputs = torch.full((count * length,), tokenizer.pad, dtype=torch.int64)
     labels = torch.full((count * length,), -100, dtype=torch.int64)
     inputs[: len(ids) - 1] = torch.tensor(ids[:-1])
     labels[: len(ids) - 1] = torch.tensor(ids[1:])

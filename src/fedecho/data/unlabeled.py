@@ -6,38 +6,25 @@ and the part held out for U apart before anything is dealt.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate
 
 from ..core.errors import ConfigError, DataError
 from ..core.keys import Key
 from .derived import DerivedCache
 from .features import embed
+from .procedural import Draw, dead_leaves, fractals, in_chunks, standardised
 from .source import Source
 from .sources import is_text, load
 from .tokens import tokenizer
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-
-PIXELS = 1 << 15  # drawn at once: bounds memory for large images
-
-
-LEAVES = 96  # a dead-leaves image
-
-
-POINTS, BURN_IN, STEPS = 128, 10, 32  # a fractal: POINTS · STEPS points, each after BURN_IN steps of forgetting
-
-
-def kinds() -> tuple[str, ...]:
-    """The kinds of unlabeled set `unlabeled` makes, sorted."""
-    return ("dataset:NAME", "dead_leaves", "file:PATH", "fractals", "generated", "held_out", "mixup", "noise")
 
 
 def carve(source: Source, key: Key, *, unlabeled: int, validation: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -70,34 +57,46 @@ def carve(source: Source, key: Key, *, unlabeled: int, validation: int) -> tuple
     return np.sort(clients), np.sort(valid), np.sort(held_out)
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What set is to be made.
+
+    Attributes:
+        kind: as the configuration says it, such as "dataset:mnist".
+        argument: what follows the colon.
+        size: the number of inputs.
+        source: the data set that the models are trained on.
+        held_out: positions in `source.inputs`.
+        rng: all randomness.
+        cache: the cache folder, or None.
+    """
+
+    kind: str
+    argument: str
+    size: int
+    source: Source
+    held_out: np.ndarray
+    rng: np.random.Generator
+    cache: Path | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input."""
+        return tuple(self.source.inputs.shape[1:])
+
+
 def unlabeled(
     kind: str, size: int, source: Source, held_out: np.ndarray, key: Key, cache: Path | None = None
 ) -> Tensor:
     """Make U.
 
     "dataset:NAME" and the procedural kinds have mean 0 and standard deviation 1 per channel, as each built-in source
-    has. With a source of your own that is not normalised so, take "held_out", "mixup" or "file:PATH".
-
-    Kinds:
-
-    - "held_out": inputs of `source` held out by `carve`, in random order.
-    - "mixup": λa + (1 - λ)b of two different held-out images, λ ~ Beta(1, 1) (Zhang et al. 2018, arXiv 1710.09412).
-    - "dataset:NAME": random train inputs of another data set, brought to the source's channels (grey to colour by
-      repeating, colour to grey by luma) and size (bilinear, antialiased); of text, made tokens (or features) of as the
-      source's are, these normalised by the source's means and deviations: another domain stays apart.
-    - "dead_leaves": shapes with power-law radii that hide each other (Lee, Mumford & Huang 2001; as training data:
-      Baradad et al. 2021, arXiv 2106.05963).
-    - "fractals": attractors of random iterated function systems (Kataoka et al. 2020, arXiv 2101.08515), their maps
-      drawn by singular values (Anderson & Farrell 2022, arXiv 2110.03091), so that none diverges or collapses.
-    - "generated": text that the initial language model writes itself; here only its place, as no model is known: zeros.
-    - "noise": independent Gaussian pixels (or features), the control.
-    - "file:PATH": the first `size` rows of your own array in the source's normalisation: floats, .npy, .pt or
-      .safetensors with one tensor. Reading it runs no code of the file's. For tokens: integers [n, L], token ids.
-
-    Where the source is tokens, only "held_out", "dataset:NAME", "file:PATH" and "generated" make sense.
+    has. With a source of your own that is not normalised so, take "held_out", "mixup" or "file:PATH". Where the source
+    is tokens, only "held_out", "dataset:NAME", "file:PATH" and "generated" make sense. The functions in `MAKERS` say
+    what each kind is.
 
     Args:
-        kind: see above.
+        kind: one of `kinds()`.
         size: the number of inputs.
         source: the data set that the models are trained on; its labels are not read.
         held_out: positions in `source.inputs`, from `carve`.
@@ -113,50 +112,106 @@ def unlabeled(
     """
     if size < 1:
         raise ConfigError(f"`unlabeled` ({size}) must be at least 1 to make a set of kind {kind!r}")
-    rng = key.numpy()
-    shape = tuple(source.inputs.shape[1:])
     name, _, argument = kind.partition(":")
-    if kind == "generated":
-        if not source.causal:
-            raise ConfigError(
-                f"`unlabeled` ('generated') is text that a language model writes, and a model of {source.name} says "
-                "classes; take 'held_out' or 'dataset:NAME'"
-            )
-        return torch.zeros(size, *shape, dtype=torch.int64)
-    if source.pad is not None and name not in ("held_out", "dataset", "file"):
+    if source.pad is not None and name not in ("held_out", "dataset", "file", "generated"):
         raise ConfigError(
             f"`unlabeled` of kind {kind!r} makes numbers, and {source.name!r} is text, token ids; "
             "use 'held_out', 'dataset:NAME', 'file:PATH' or, for a language model, 'generated'"
         )
-    if kind == "held_out":
-        _enough(kind, size, len(held_out), "examples held out")
-        return source.inputs[torch.from_numpy(rng.permutation(held_out)[:size])]
-    if kind == "mixup":
-        return _mixup(size, source.inputs, held_out, rng)
-    if kind == "noise":
-        return torch.from_numpy(rng.standard_normal((size, *shape), dtype=np.float32))
-    if name == "file" and argument:
-        return _file(Path(argument), size, source, cache)
-    if name == "dataset" and argument:
-        if argument == source.name:
-            raise ConfigError(f"`unlabeled` ({kind!r}) would hold the clients' own inputs; use 'held_out'")
-        if source.tokenizer is not None:
-            return _other_text(kind, size, source, rng, cache)
-        channels, height, width = _image_shape(kind, shape)
-        if is_text(argument):
-            raise ConfigError(f"`unlabeled` ({kind!r}) is text, and {source.name!r} is none; take another data set")
-        inputs = load(argument, cache).inputs
-        _image_shape(kind, tuple(inputs.shape[1:]))
-        _enough(kind, size, len(inputs), f"train inputs in {argument}")
-        images = inputs[torch.from_numpy(rng.permutation(len(inputs))[:size])]
-        if images.shape[-2:] != (height, width):
-            images = interpolate(images, (height, width), mode="bilinear", antialias=True)
-        return _standardised(_recoloured(images, channels))
-    draw = {"dead_leaves": _dead_leaves, "fractals": _fractals}.get(kind)
-    if draw is None:
+    make = MAKERS.get(f"{name}:{ARGUMENTS[name]}" if name in ARGUMENTS and argument else kind)
+    if make is None:
         raise ConfigError(f"`unlabeled` ({kind!r}) is unknown; choose from {', '.join(kinds())}")
-    channels, height, width = _image_shape(kind, shape)
-    return _standardised(_in_chunks(draw, size, channels, height, width, rng))
+    return make(_Request(kind, argument, size, source, held_out, key.numpy(), cache))
+
+
+def _from_held_out(request: _Request) -> Tensor:
+    """Inputs of the source held out by `carve`, in random order."""
+    _enough(request.kind, request.size, len(request.held_out), "examples held out")
+    return request.source.inputs[torch.from_numpy(request.rng.permutation(request.held_out)[: request.size])]
+
+
+def _from_mixup(request: _Request) -> Tensor:
+    """λa + (1 - λ)b of two different held-out images, λ ~ Beta(1, 1) (Zhang et al. 2018, arXiv 1710.09412)."""
+    return _mixup(request.size, request.source.inputs, request.held_out, request.rng)
+
+
+def _from_noise(request: _Request) -> Tensor:
+    """Independent Gaussian pixels (or features), the control."""
+    return torch.from_numpy(request.rng.standard_normal((request.size, *request.shape), dtype=np.float32))
+
+
+def _from_language_model(request: _Request) -> Tensor:
+    """Text that the initial language model writes itself; zeros here, as no model is known yet."""
+    if not request.source.causal:
+        raise ConfigError(
+            f"`unlabeled` ('generated') is text that a language model writes, and a model of {request.source.name} "
+            "says classes; take 'held_out' or 'dataset:NAME'"
+        )
+    return torch.zeros(request.size, *request.shape, dtype=torch.int64)
+
+
+def _from_file(request: _Request) -> Tensor:
+    """The first rows of your own array, normalised as the source: floats, .npy, .pt or .safetensors with one tensor.
+    Reading it runs no code of the file's. For tokens: integers [n, L], token ids."""
+    return _file(Path(request.argument), request.size, request.source, request.cache)
+
+
+def _from_dataset(request: _Request) -> Tensor:
+    """Random train inputs of another data set, brought to the source's channels (grey to colour by repeating, colour to
+    grey by luma) and size (bilinear, antialiased). Of text: tokens (or features) as the source's, these normalised by
+    the source's means and deviations: another domain stays apart."""
+    kind, size, source, other = request.kind, request.size, request.source, request.argument
+    if other == source.name:
+        raise ConfigError(f"`unlabeled` ({kind!r}) would hold the clients' own inputs; use 'held_out'")
+    if source.tokenizer is not None:
+        return _other_text(kind, size, source, request.rng, request.cache)
+    channels, height, width = _image_shape(kind, request.shape)
+    if is_text(other):
+        raise ConfigError(f"`unlabeled` ({kind!r}) is text, and {source.name!r} is none; take another data set")
+    inputs = load(other, request.cache).inputs
+    _image_shape(kind, tuple(inputs.shape[1:]))
+    _enough(kind, size, len(inputs), f"train inputs in {other}")
+    images = inputs[torch.from_numpy(request.rng.permutation(len(inputs))[:size])]
+    if images.shape[-2:] != (height, width):
+        images = interpolate(images, (height, width), mode="bilinear", antialias=True)
+    return standardised(_recoloured(images, channels))
+
+
+def _drawn(draw: Draw, request: _Request) -> Tensor:
+    channels, height, width = _image_shape(request.kind, request.shape)
+    return standardised(in_chunks(draw, request.size, channels, height, width, request.rng))
+
+
+def _from_dead_leaves(request: _Request) -> Tensor:
+    """Shapes with power-law radii that hide each other (Lee, Mumford & Huang 2001; as training data: Baradad et al.
+    2021, arXiv 2106.05963)."""
+    return _drawn(dead_leaves, request)
+
+
+def _from_fractals(request: _Request) -> Tensor:
+    """Attractors of random iterated function systems (Kataoka et al. 2020, arXiv 2101.08515), their maps drawn by
+    singular values (Anderson & Farrell 2022, arXiv 2110.03091), so that none diverges or collapses."""
+    return _drawn(fractals, request)
+
+
+ARGUMENTS = {"dataset": "NAME", "file": "PATH"}
+"""Kinds that go on after a colon."""
+
+MAKERS: dict[str, Callable[[_Request], Tensor]] = {
+    "dataset:NAME": _from_dataset,
+    "dead_leaves": _from_dead_leaves,
+    "file:PATH": _from_file,
+    "fractals": _from_fractals,
+    "generated": _from_language_model,
+    "held_out": _from_held_out,
+    "mixup": _from_mixup,
+    "noise": _from_noise,
+}
+
+
+def kinds() -> tuple[str, ...]:
+    """The kinds of unlabeled set that `unlabeled` makes, sorted."""
+    return tuple(MAKERS)
 
 
 def _enough(kind: str, size: int, have: int, what: str) -> None:
@@ -191,14 +246,14 @@ def _other_text(kind: str, size: int, source: Source, rng: np.random.Generator, 
     other = kind.partition(":")[2]
     if not is_text(other):
         raise ConfigError(f"`unlabeled` ({kind!r}) is no text, and {source.name!r} is; take another data set")
-    found = load(other, cache, source.tokenizer, source.length)
-    _enough(kind, size, len(found.inputs), f"train inputs in {other}")
-    inputs = found.inputs[torch.from_numpy(rng.permutation(len(found.inputs))[:size])]
+    texts = load(other, cache, source.tokenizer, source.length)
+    _enough(kind, size, len(texts.inputs), f"train inputs in {other}")
+    inputs = texts.inputs[torch.from_numpy(rng.permutation(len(texts.inputs))[:size])]
     if source.features is None:
         return inputs
-    assert found.pad is not None
+    assert texts.pad is not None
     assert source.scale is not None
-    return source.scale(embed(source.features, inputs, found.pad, DerivedCache(cache)))
+    return source.scale(embed(source.features, inputs, texts.pad, DerivedCache(cache)))
 
 
 def _file(path: Path, size: int, source: Source, cache: Path | None) -> Tensor:
@@ -251,137 +306,3 @@ def _recoloured(images: Tensor, channels: int) -> Tensor:
     if images.shape[1] == 3:
         images = (images * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     return images.mean(1, keepdim=True).repeat(1, channels, 1, 1)
-
-
-def _standardised(images: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1 per channel, over the whole set."""
-    axes = (0, 2, 3)
-    pixels = images.numpy()  # whose sums do not depend on the number of threads
-    mean, std = pixels.mean(axes, dtype=np.float64), pixels.std(axes, dtype=np.float64)
-    shift, scale = (torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (mean, np.maximum(std, 1e-6)))
-    return (images - shift) / scale
-
-
-def _in_chunks(
-    draw: Callable[[int, int, int, int, np.random.Generator], Tensor],
-    size: int,
-    channels: int,
-    height: int,
-    width: int,
-    rng: np.random.Generator,
-) -> Tensor:
-    chunk = max(1, PIXELS // (height * width))
-    counts = [min(chunk, size - start) for start in range(0, size, chunk)]
-    # Drawing is many small steps. On a busy machine, waiting for other threads after each made it 15 times slower; one
-    # thread is as fast as two at rest.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return torch.cat([draw(count, channels, height, width, rng) for count in counts])
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _uniform(rng: np.random.Generator, low: float, high: float, *shape: int) -> Tensor:
-    return torch.from_numpy(rng.random(shape, dtype=np.float32)).mul_(high - low).add_(low)
-
-
-def _dead_leaves(count: int, channels: int, height: int, width: int, rng: np.random.Generator) -> Tensor:
-    """[count, channels, height, width]: leaves fall one after another, each hides what lies below it.
-
-    First which leaf is seen at each pixel, then that leaf's colour and stripes, then a slight blur of random strength.
-    """
-    side = max(height, width)
-    smallest, largest = max(1.0, side / 20), side / 2
-    # The density of radii is r^-3: the scene then looks the same at any distance.
-    radius = (smallest**-2 - _uniform(rng, 0, 1, LEAVES, count) * (smallest**-2 - largest**-2)) ** -0.5
-    row, column = _uniform(rng, 0, height, LEAVES, count), _uniform(rng, 0, width, LEAVES, count)
-    angle, stretch = _uniform(rng, 0, math.pi, LEAVES, count), _uniform(rng, 0.6, 1.6, LEAVES, count)
-    round_leaf = _uniform(rng, 0, 1, LEAVES, count) < 0.5
-    ys, xs = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    seen = torch.zeros(count, height, width, dtype=torch.int64)
-    for leaf in range(LEAVES):
-        dy, dx = (a - b[leaf, :, None, None] for a, b in ((ys, row), (xs, column)))
-        cos, sin = angle[leaf].cos()[:, None, None], angle[leaf].sin()[:, None, None]
-        u, v = (dx * cos + dy * sin).abs_() * stretch[leaf, :, None, None], (dy * cos - dx * sin).abs_()
-        far = torch.where(round_leaf[leaf, :, None, None], torch.hypot(u, v), torch.maximum(u, v))
-        seen.masked_fill_(far < radius[leaf, :, None, None], leaf)
-    at = (seen + torch.arange(count)[:, None, None] * LEAVES).flatten()
-
-    def of_leaf(low: float, high: float) -> Tensor:
-        return _uniform(rng, low, high, count * LEAVES)[at].view(count, 1, height, width)
-
-    turn, wave, phase = of_leaf(0, math.pi), of_leaf(0.5, 2.5), of_leaf(0, 2 * math.pi)
-    contrast = of_leaf(-0.3, 0.3).clamp_(min=0)  # half of the leaves are plain
-    stripes = contrast * torch.sin((xs * turn.cos() + ys * turn.sin()) * wave + phase)
-    images = torch.cat([of_leaf(0, 1) + stripes for _ in range(channels)], dim=1)
-    softness = _uniform(rng, 0, 1, count, 1, 1, 1)
-    return images + softness * (_blurred(images) - images)
-
-
-def _blurred(images: Tensor) -> Tensor:
-    """The binomial blur (1, 2, 1)/4 along both axes; elementwise, so that its bits do not depend on threads."""
-    x = pad(images, (1, 1, 1, 1), mode="replicate")
-    x = (x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 4
-    return (x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]) / 4
-
-
-def _fractals(count: int, channels: int, height: int, width: int, rng: np.random.Generator) -> Tensor:
-    """[count, channels, height, width]: the chaos game on one random iterated function system an image."""
-    maps = _systems(count, rng)  # [count, SLOTS, 6]
-    slots = maps.shape[1]
-    flat, base = maps.reshape(-1, 6), torch.arange(count)[:, None] * slots
-    x, y = _uniform(rng, -1, 1, count, POINTS), _uniform(rng, -1, 1, count, POINTS)
-    steps = []
-    for step in range(BURN_IN + STEPS):
-        slot = torch.from_numpy(rng.integers(slots, size=(count, POINTS), dtype=np.uint8)).long()
-        a, b, c, d, e, f = flat[slot + base].unbind(-1)
-        x, y = a * x + b * y + e, c * x + d * y + f
-        if step >= BURN_IN:
-            steps.append(torch.stack([x, y]))
-    points = torch.cat(steps, dim=2)  # [2, count, points]
-    rare = max(1, POINTS * STEPS // 200)  # a few far points must not shrink the picture
-    low, high = (points.kthvalue(k, dim=2, keepdim=True)[0] for k in (rare, points.shape[2] - rare))
-    size = torch.tensor([width, height])[:, None, None]
-    places = ((points - low) / (high - low).clamp_(min=1e-6) * (size - 1)).round_().long()
-    where = places[0] + width * (places[1] + height * torch.arange(count)[:, None])
-    inside = ((points >= low) & (points <= high)).all(0)
-    hits = torch.bincount(where[inside], minlength=count * height * width).view(count, 1, height, width)
-    light = torch.log1p(hits.to(torch.float32))
-    light /= light.amax((1, 2, 3), keepdim=True).clamp_(min=1)
-    dark, bright = _uniform(rng, 0, 0.3, count, channels, 1, 1), _uniform(rng, 0.4, 1, count, channels, 1, 1)
-    return dark + (bright - dark) * light
-
-
-def _systems(count: int, rng: np.random.Generator) -> Tensor:
-    """Random iterated function systems, as tables [count, 64, 6]: a random slot is a map drawn by its probability.
-
-    A system has 2 to 8 maps (x, y) → A(x, y) + (e, f); A is a rotation, singular values below 1, and a rotation.
-    Anderson & Farrell find attractors with visible geometry where the sum of σ₁ + 2σ₂ over the N maps lies between
-    (5 + N)/2 and (6 + N)/2; here uniform σ are raised to the power that brings the sum there. Probabilities go by
-    |det A|.
-    """
-    most = 8
-    number = rng.integers(2, most + 1, size=count)
-    real = np.arange(most) < number[:, None]
-    sigma = np.sort(rng.uniform(0.05, 0.95, (count, most, 2)))[..., ::-1]
-    target = (5 + number + rng.random(count)) / 2
-    low, high = np.full(count, -6.0), np.full(count, 6.0)  # of the exponent's logarithm
-    for _ in range(30):
-        middle = (low + high) / 2
-        powered = sigma ** np.exp(middle)[:, None, None]
-        too_large = (np.where(real, powered[..., 0] + 2 * powered[..., 1], 0)).sum(1) > target
-        low, high = np.where(too_large, middle, low), np.where(too_large, high, middle)
-    cos, sin = (f(rng.uniform(-np.pi, np.pi, (2, count, most))) for f in (np.cos, np.sin))
-    s1, s2 = powered[..., 0], powered[..., 1] * rng.choice([-1, 1], (count, most))
-    a = cos[0] * s1 * cos[1] - sin[0] * s2 * sin[1]
-    b = -cos[0] * s1 * sin[1] - sin[0] * s2 * cos[1]
-    c = sin[0] * s1 * cos[1] + cos[0] * s2 * sin[1]
-    d = -sin[0] * s1 * sin[1] + cos[0] * s2 * cos[1]
-    shift = rng.uniform(-1, 1, (2, count, most))
-    maps = np.stack([a, b, c, d, shift[0], shift[1]], axis=-1)
-    weight = np.where(real, np.abs(s1 * s2) + 0.02, 0)
-    edges = np.cumsum(weight, axis=1) / weight.sum(1, keepdims=True)
-    slot = (np.arange(64) + 0.5) / 64
-    chosen = (slot[None, :, None] > edges[:, None, :-1]).sum(2)
-    return torch.from_numpy(np.take_along_axis(maps, chosen[..., None], axis=1).astype(np.float32))

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 HOURS: Final = 24
-"""Of a day."""
+"""Hours of a day."""
 
 
 class Presence(Protocol):
-    """When one client is there. Both methods compare times with the same sums alone, so that they agree to the bit."""
+    """When one client is present. Both methods compare times with the same sums only, so they agree to the bit."""
 
     def present(self, at_s: float) -> bool: ...
 
@@ -21,6 +21,8 @@ class Presence(Protocol):
 
 @dataclass(frozen=True)
 class Always:
+    """At all times."""
+
     def present(self, at_s: float) -> bool:
         return True
 
@@ -30,7 +32,7 @@ class Always:
 
 @dataclass(frozen=True)
 class Window:
-    """A share of each day, which begins at a moment of the client's own."""
+    """A share of each day. The client's day begins at `dawn_s`, a time of its own."""
 
     dawn_s: float
     day_s: float
@@ -67,9 +69,9 @@ class Hours:
 
     def next_change(self, after_s: float) -> float | None:
         now = _place(after_s, after_s / self.hour_s, self._begins_at_s)
-        here = now % HOURS in self.hours
+        present = now % HOURS in self.hours
         later = (now + step for step in range(1, HOURS + 1))
-        return next((self._begins_at_s(hour) for hour in later if (hour % HOURS in self.hours) != here), None)
+        return next((self._begins_at_s(hour) for hour in later if (hour % HOURS in self.hours) != present), None)
 
     def _begins_at_s(self, hour: int) -> float:
         return hour * self.hour_s

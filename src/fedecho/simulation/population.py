@@ -1,4 +1,4 @@
-"""Who is slow, who drops out, who is away, and how long the network takes: all that the virtual clock needs to know.
+"""Populations: who is slow, who drops out, who is away, and how long the network takes.
 
 A `Population` answers one question, "what becomes of this job?", as a pure function of its key: a draw is addressed by
 (purpose, client, task), so a plan depends neither on the order in which jobs are planned nor on the speed of the host.
@@ -8,13 +8,13 @@ A `Population` answers one question, "what becomes of this job?", as a pure func
     >>> [len(population.members(group)) for group in GROUPS]
     [29, 14, 7]
 
-What is real and what is not: a "trace:PATH" is as real as its file. In "phones" only the *relative* speed of the
-devices is real (frame rates of named phones and tablets, npm `detect-gpu`: a graphics benchmark, which stands in for
-training speed). "run:RUN_DIR" has the delays and losses of a run that was recorded, and is as real as that was. "mild"
-and "large" are the regimes of the FADAS code. With `availability = "data"` the hours at which each client is there are
-those at which its owner really wrote (see `data.text.chat`); that it could train at these and at no others is assumed.
-Everything else is synthetic, the network, the other availability windows and the dropouts included: no public
-per-client record of these was found.
+What is real: a "trace:PATH" is as real as its file; "run:RUN_DIR" has the delays and losses of a recorded run, and is
+as real as that was. In "phones" only the *relative* speed of the devices is real (frame rates of named phones and
+tablets, npm `detect-gpu`: a graphics benchmark, which stands in for training speed). "mild" and "large" are the
+regimes of the FADAS code. With `availability = "data"` each client is present at the hours at which its owner really
+wrote (see `data.datasets.chat`); that it could train at these hours and at no others is assumed. Everything else is
+synthetic, with the network, the other availability windows and the dropouts: no public per-client record of these was
+found.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Plan:
 
     Fields:
         ends_at_s: virtual time at which the server hears of it, be it the result or the loss.
-        lost: None if the result arrives; else why it never does: "dropout" (the job failed) or "left" (its client went
-            away first).
+        lost: None if the result arrives; else why it never does: "dropout" (the job failed) or "left" (its client left
+            first).
     """
 
     ends_at_s: float
@@ -50,10 +50,10 @@ class Population:
 
     Args:
         key: all draws are below it.
-        laws: how each client's job times are distributed.
+        job_times: how each client's job times are distributed.
         groups: the speed group of each client, see below.
-        config: the network, dropout and availability; what it says of job times and groups is not looked at.
-        losses: how each client's jobs get lost besides; None for a client that loses none so.
+        config: the network, dropout and availability; its settings of job times and groups are not used.
+        losses: how each client loses jobs in addition; None for a client that loses none so.
 
     Attributes:
         clients: how many there are, numbered from 0.
@@ -63,29 +63,29 @@ class Population:
     def __init__(
         self,
         key: Key,
-        laws: Sequence[JobTimes],
+        job_times: Sequence[JobTimes],
         groups: Sequence[str],
         config: PopulationConfig | None = None,
         losses: Sequence[Losses | None] = (),
     ) -> None:
         config = config or PopulationConfig()
-        everyone = range(len(laws))
-        self.clients = len(laws)
+        everyone = range(len(job_times))
+        self.clients = len(job_times)
         self.groups = tuple(groups)
-        self._laws = tuple(laws)
-        self._expected_s = tuple(law.mean_s for law in laws)
+        self._job_times = tuple(job_times)
+        self._expected_s = tuple(times.mean_s for times in job_times)
         self._members = {group: tuple(c for c in everyone if groups[c] == group) for group in GROUPS}
         # Folded once a client, so that a plan folds in only the task.
         self._durations = tuple(key.fold("duration", c) for c in everyone)
         self._dropouts = tuple(key.fold("dropout", c) for c in everyone)
-        self._losses = tuple(losses) or (None,) * len(laws)
+        self._losses = tuple(losses) or (None,) * len(job_times)
         self._dropout = config.dropout
         self._timeout_s = config.timeout_s
         self._latency_s = config.latency_s
         # A factor of median 1 between clients: `down_mbps` and `up_mbps` are medians.
-        lines = [math.exp(config.network_sigma * standard_normal(key.fold("network", c))) for c in everyone]
-        self._down_s_per_byte = tuple(_s_per_byte(config.down_mbps * line) for line in lines)
-        self._up_s_per_byte = tuple(_s_per_byte(config.up_mbps * line) for line in lines)
+        factors = [math.exp(config.network_sigma * standard_normal(key.fold("network", c))) for c in everyone]
+        self._down_s_per_byte = tuple(_s_per_byte(config.down_mbps * factor) for factor in factors)
+        self._up_s_per_byte = tuple(_s_per_byte(config.up_mbps * factor) for factor in factors)
         self._day_s = config.day_s
         self._presence: Sequence[Presence] = [Always()] * self.clients
         if config.available_fraction < 1:
@@ -93,7 +93,7 @@ class Population:
             self._presence = [Window(dawn_s, config.day_s, config.available_fraction) for dawn_s in dawns_s]
 
     def at_hours(self, hours: Sequence[Sequence[int]]) -> Population:
-        """The same population, each client there at its own hours of the day alone; see `availability`.
+        """The same population, with each client present at its own hours of the day only; see `availability`.
 
         Args:
             hours: for each client hours from 0 to 23.
@@ -101,16 +101,18 @@ class Population:
         Raises:
             ConfigError: the number of clients is another, or a client has no hour or one that is none.
         """
-        wrong = [c for c, own in enumerate(hours) if not own or not set(own) <= set(range(HOURS))]
-        if len(hours) != self.clients or wrong:
-            what = f"client {wrong[0]} has {list(hours[wrong[0]])}" if wrong else f"there are those of {len(hours)}"
+        invalid = [c for c, own in enumerate(hours) if not own or not set(own) <= set(range(HOURS))]
+        if len(hours) != self.clients or invalid:
+            what = (
+                f"client {invalid[0]} has {list(hours[invalid[0]])}" if invalid else f"there are those of {len(hours)}"
+            )
             raise ConfigError(
                 f"`availability` of {self.clients} clients needs some hours from 0 to {HOURS - 1} for each, and "
                 f"{what}: mend the data set"
             )
-        other = copy.copy(self)
-        other._presence = [Hours(frozenset(own), self._day_s / HOURS) for own in hours]
-        return other
+        population = copy.copy(self)
+        population._presence = [Hours(frozenset(own), self._day_s / HOURS) for own in hours]
+        return population
 
     def plan(self, client: int, task: int, issued_at_s: float, down_bytes: int, up_bytes: int) -> Plan:
         """What becomes of job `task`, issued to `client` at `issued_at_s`.
@@ -128,7 +130,7 @@ class Population:
         """
         if not self.present(client, issued_at_s):
             return Plan(issued_at_s, "left")
-        ends_at_s = issued_at_s + self._laws[client].draw(self._durations[client].fold(task))
+        ends_at_s = issued_at_s + self._job_times[client].draw(self._durations[client].fold(task))
         ends_at_s += self.network_s(client, down_bytes, up_bytes)
         lost = None
         losses = self._losses[client]

@@ -1,4 +1,4 @@
-"""Replay: the recorded events of a run, its work computed again or, where it cannot be, as it was kept."""
+"""Replay: the recorded events of a run; results are computed again, or taken from the record of a live run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..executors.base import Executor
 
 
 class ReplayTransport:
-    """Brings the events of `inbox` back in their recorded order; the results that arrived are computed again.
+    """Brings back the events of `inbox` in their recorded order; the results that arrived are computed again.
 
     Args:
         inbox: (time, kind, number, reason) of each event that the recorded server heard: see `fedecho.runs.folder`.
@@ -64,7 +64,7 @@ class ReplayTransport:
 
 
 class KeptTransport:
-    """Brings the events of a live run back as they were kept; what the server sends is not carried anywhere.
+    """Brings back the events of a live run as they were recorded; what the server sends goes nowhere.
 
     Args:
         events: what the recorded server heard, in order, with what the clients sent.

@@ -91,23 +91,6 @@ class PopulationConfig:
     unit: str = "s"
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def unused_settings(self) -> dict[str, str]:
-        """Settings without effect, each with the reason."""
-        reason = f"population.name is {self.name!r}"
-        unused = {
-            "class_counts": self.name == "none",
-            "assignment": self.name not in ("mild", "large"),
-            "mean_s": self.name not in ("exponential", "lognormal", "phones"),
-            "sigma": self.name not in ("exponential", "lognormal"),
-            "job_sigma": self.name not in ("lognormal", "phones"),
-        }
-        reasons = {name: reason for name, idle in unused.items() if idle}
-        if self.down_mbps == self.up_mbps == 0:
-            reasons["network_sigma"] = "the network is infinitely fast (down_mbps and up_mbps are 0)"
-        if self.available_fraction == 1 and self.availability == "windows":
-            reasons["day_s"] = "population.available_fraction is 1"
-        return reasons
-
     def faults(self, clients: int | None = None) -> list[str]:
         """Everything wrong with these settings, one line each with its remedy; empty if all is well.
 
@@ -138,19 +121,18 @@ class PopulationConfig:
                 faults.append(f"`{name}` must be a number {bounds}, got {value!r}: {remedy}")
         return faults
 
-    def without_effect(self) -> list[str]:
-        """The settings that differ from their defaults and have no effect on this delay model, one line each."""
+    def unused_settings(self) -> dict[str, str]:
+        """Settings without effect, each with the reason."""
+        reasons: dict[str, str] = {}
         used = settings_used(self.name)
-        if used is None:
-            return []
-        others = sorted(delay_settings() - used)
-        defaults = PopulationConfig()
-        uses = f"it uses {', '.join(sorted(used))}" if used else "it has no settings"
-        return [
-            f"`{name}` has no effect on {self.name!r}, {uses}: leave it out"
-            for name in others
-            if getattr(self, name) != getattr(defaults, name)
-        ]
+        if used is not None:  # else nobody knows what a user's own delay model uses, but `options`
+            reasons = dict.fromkeys(sorted(delay_settings() - used), f"population.name is {self.name!r}")
+            reasons["options"] = f"population.name is {self.name!r}, no delay model of your own"
+        if self.down_mbps == self.up_mbps == 0:
+            reasons["network_sigma"] = "the network is infinitely fast (down_mbps and up_mbps are 0)"
+        if self.available_fraction == 1 and self.availability == "windows":
+            reasons["day_s"] = "population.available_fraction is 1"
+        return reasons
 
     def _trace_faults(self) -> list[str]:
         faults = []

@@ -11,7 +11,7 @@ from ..core.messages import Arrived, Cancel, Command, Dispatch, Event, Joined, L
 from ..executors.base import Executor
 from .population import Population
 
-# At equal times: who comes and goes first, then timers, then jobs in the order in which they were sent.
+# At equal times: first clients that join or leave, then timers, then jobs in the order in which they were sent.
 _PRESENCE, _TIMER, _JOB = range(3)
 
 
@@ -49,7 +49,7 @@ class SimulatedTransport:
         absent = set(away)
         for client in range(population.clients):
             if population.present(client, now_s) == (client in absent):
-                self._push(now_s, _PRESENCE, client)  # changed at this very moment, and the server has not heard of it
+                self._push(now_s, _PRESENCE, client)  # it changed at this moment, and the server does not know yet
             else:
                 self._push_change(client, now_s)
 

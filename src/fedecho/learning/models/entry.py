@@ -29,7 +29,7 @@ class ShippedModel:
 
 def image_remedy(shape: Sequence[int]) -> str:
     """What to do where a model of images cannot take inputs of this shape."""
-    if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] > 4:
+    if len(shape) == 3 and shape[2] in (1, 3, 4) and 8 <= shape[0] <= 2 * shape[1] <= 4 * shape[0]:
         return (
             f"the images seem to have their channels last, [height, width, channels]: give [channels, height, width], "
             f"[{shape[2]}, {shape[0]}, {shape[1]}], by x.permute(0, 3, 1, 2), or x.transpose(0, 3, 1, 2) of NumPy"

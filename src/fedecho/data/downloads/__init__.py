@@ -1,0 +1,1 @@
+"""Archives that are no data sets: what tokenizers, encoders, models and delay models need. One file each."""
