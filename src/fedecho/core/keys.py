@@ -15,7 +15,6 @@ from hashlib import blake2b
 import numpy as np
 import torch
 
-
 _NUMBER = re.compile(r"-?[0-9]+")
 
 

@@ -198,7 +198,7 @@ class Learner:
     # -- a client's work
 
     def train(self, task: Task, model: Model) -> TrainResult:
-        """Local training of the task's client from `model`; predicts on U where the task asks (`request.predictions`)."""
+        """Local training of the task's client from `model`; predicts on U where the task requests it."""
         with self._timed("train_s"):
             update = self._train(task, model)
         if task.request.predictions is None:

@@ -7,9 +7,6 @@ from typing import Literal
 
 from ..core.schedules import Schedule
 
-RECENT_NORMS = 51
-"""Changes whose norms are remembered, to know what is usual."""
-
 
 @dataclass(frozen=True)
 class Stop:
@@ -49,9 +46,12 @@ class ServerConfig:
         ema: γ of an exponential average of the server's weights, x̃ ← γ·x̃ + (1−γ)·x_t after each aggregation, which is
             then what is evaluated and exported (clients still get x_t); 0 is off.
         max_change_norm: an update whose change has a larger L2 norm is refused as absurd.
-        max_change_ratio: likewise an update whose change is this many times longer than the median of the last
-            RECENT_NORMS ones, once there are as many: a client whose local training blew up. Where most changes become
-            so long, they are accepted again.
+        max_change_ratio: likewise an update whose change is this many times longer than what is usual: a client whose
+            local training blew up, or a hostile one. Usual is the highest median so far of the clients' latest norms,
+            each client counting once (see `fedecho.server.norms`); it is known from ten changes on, of as many clients
+            or of more than half of them. Where most clients' changes become longer, they are accepted again. Neither
+            limit applies with a stage that bounds each change itself (`central_dp`): such a stage clips what is too
+            long, and a refusal would depend on norms that its ε does not cover.
         aggregate_s: seconds of the clock charged for an aggregation.
         predict_s: seconds charged for one inference pass over U where the server makes it.
         stage_s: seconds charged for one run of a stage: after an aggregation, or where it revises a change.
