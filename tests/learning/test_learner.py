@@ -16,7 +16,8 @@ from fedecho.algorithms.fedasync import Proximal
 from fedecho.config.config import Config
 from fedecho.core.errors import ConfigError
 from fedecho.core.keys import Key
-from fedecho.core.messages import Model, Task
+from fedecho.core.formats import LOGITS
+from fedecho.core.messages import Model, Request, Task
 from fedecho.data.federation import Federation
 from fedecho.experiment.build import prepare
 from fedecho.learning.evaluation import Evaluation
@@ -152,7 +153,7 @@ def test_the_proximal_rule_is_the_gradient_of_its_penalty() -> None:
 def test_the_task_scales_the_step() -> None:
     halved, plain = (learner(mlp, federation(), ClientConfig(lr=lr)) for lr in (0.1, 0.05))
     model = plain.initial()
-    scaled = halved.train(Task(1, 0, 0, 0.0, {"lr_scale": 0.5}), model)
+    scaled = halved.train(Task(1, 0, 0, 0.0, request=Request(0.5)), model)
     assert torch.equal(scaled.weights, plain.train(Task(1, 0, 0, 0.0), model).weights)
 
 
@@ -162,7 +163,7 @@ def test_a_jobs_result_depends_on_its_own_address_and_on_nothing_else() -> None:
 
     config = ClientConfig(batch_size=8)
     one, other = (learner(build, federation((2, 8, 8)), config) for _ in range(2))
-    model, task = one.initial(), Task(3, 2, 1, 0.0, {"predict": 1.0})
+    model, task = one.initial(), Task(3, 2, 1, 0.0, request=Request(predictions=LOGITS))
     first = one.train(task, model)
     torch.manual_seed(1234)
     one.distill(model, lambda z, _: z.square().sum(), Distillation(2, 5, 0.1, 1.0, "adam"), Key(0))
@@ -196,7 +197,7 @@ def test_channels_last_agrees_with_contiguous() -> None:
     last, contiguous = (learner(Small, data, config, memory_format=f) for f in ("auto", "contiguous"))
     assert last.channels_last
     assert not contiguous.channels_last
-    task = Task(1, 0, 0, 0.0, {"predict": 1.0})
+    task = Task(1, 0, 0, 0.0, request=Request(predictions=LOGITS))
     updates = [one.train(task, one.initial()) for one in (last, contiguous)]
     states = [
         one.state_dict(Model(1, update.weights, update.buffers))
@@ -279,7 +280,7 @@ def test_a_model_without_float32_parameters_is_refused(build: Callable[[], nn.Mo
 def test_batch_norm_statistics_travel_apart_from_the_weights() -> None:
     config = ClientConfig(epochs=1, batch_size=8)
     one = learner(Small, federation((2, 8, 8)), config)
-    model, task = one.initial(), Task(1, 0, 0, 0.0, {"predict": 1.0})
+    model, task = one.initial(), Task(1, 0, 0, 0.0, request=Request(predictions=LOGITS))
     update = one.train(task, model)
     module, _ = plain_sgd(one, model, Small(), task, config)
     assert_same_model(one, Model(1, update.weights, update.buffers), module, 1e-4)
