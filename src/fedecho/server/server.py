@@ -224,7 +224,7 @@ class Server:
             start=start.weights,
             current=state.model.weights,
             buffers=result.buffers,
-            num_examples=result.num_examples,
+            num_examples=admitted.num_examples,
             version=state.model.version,
             issued_at_s=task.issued_at_s,
             extra=result.extra,
@@ -234,9 +234,10 @@ class Server:
         if self.algorithm.is_stale(staleness):
             self._refuse(task, Refusal("late", "too late"), log)
             return
-        detail = _accept_detail(result, state.now_s - task.issued_at_s, admitted.norm)
+        detail = _accept_detail(admitted, state.now_s - task.issued_at_s)
         log.append(LogEntry("accept", state.now_s, **self._about(task), detail=detail))
-        update = self._stages.revise(state, update, self._about(task), log)
+        if self.stages:
+            update = self._stages.revise(state, update, self._about(task), log)
         state.algorithm = self.algorithm.receive(state.algorithm, update)
         if result.buffers.numel():
             state.buffers_sum = state.buffers_sum + result.buffers
@@ -336,8 +337,12 @@ class Server:
         return self._stages.predict(self.state, result)
 
 
-def _accept_detail(result: TrainResult, waited_s: float, norm: float) -> dict[str, float | str]:
+def _accept_detail(admitted: Admitted, waited_s: float) -> dict[str, float | str]:
     """What the records say of an accepted update: the server's own numbers, and the client's metrics beside them."""
-    detail: dict[str, float | str] = {"num_examples": result.num_examples, "waited_s": waited_s, "change_norm": norm}
-    metrics = {f"client.{name}" if name in detail else name: value for name, value in result.metrics.items()}
+    detail: dict[str, float | str] = {
+        "num_examples": admitted.num_examples,
+        "waited_s": waited_s,
+        "change_norm": admitted.norm,
+    }
+    metrics = {f"client.{name}" if name in detail else name: value for name, value in admitted.metrics.items()}
     return {**detail, **metrics}
