@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fedecho import Config
-from fedecho.core.messages import Task
+from fedecho.core.messages import Request, Task
 from fedecho.data import text
 from fedecho.data.datasets.shakespeare import shakespeare
 from fedecho.data.fetch import fetch
@@ -80,7 +80,7 @@ def teachers(args: argparse.Namespace, ks: list[int]) -> None:
     learner = setup.learner
     rows = []
     for client in range(args.clients):
-        task = Task(client, client, 0, 0.0, {"predict": 1.0})
+        task = Task(client, client, 0, 0.0, request=Request(predictions=LOGITS))
         rows.append(learner.train(task, learner.initial()).predictions)
     vocabulary, count = learner.classes, learner.prediction_count
     sizes = f"{LOGITS.bytes(vocabulary):,} bytes each"

@@ -437,7 +437,7 @@ def test_fedacs_control_variates_are_mean_gradients_whatever_the_correction() ->
     worker, state = Quadratics(centres, lr=0.25, steps=1, rule=rule.client_rule), rule.init(start, 2)
     for _ in range(3):
         for client in (0, 1):
-            task = Task(0, client, 0, 0.0, {"predict": 0.0, **rule.task_extra(state, client)})
+            task = Task(0, client, 0, 0.0, rule.task_extra(state, client))
             update = worker.train(task, Model(0, start, torch.zeros(0)))
             near(update.extra["c_i"], *(start - centres[client]).tolist())  # type: ignore[arg-type]
             item = change(update.weights - start, client=client, start=start, current=start, extra=dict(update.extra))

@@ -125,7 +125,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., tuple[Processes, Workshop]]]
 
 
 def submit(executor: Processes, task: int, at_s: float) -> None:
-    executor.submit(Task(task, task % 3, 0, 0.0, {"v": torch.ones(3), "predict": 0.0}), MODEL, at_s)
+    executor.submit(Task(task, task % 3, 0, 0.0, {"v": torch.ones(3)}), MODEL, at_s)
 
 
 def check(update: TrainResult, task: int) -> None:

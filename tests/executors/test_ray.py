@@ -71,7 +71,7 @@ def make(shop: Workshop, cluster: str, wanted: float = 1e9, workers: int = 1) ->
 
 
 def submit(executor: Ray, task: int, at_s: float) -> None:
-    executor.submit(Task(task, task % 3, 0, 0.0, {"v": torch.ones(3), "predict": 0.0}), MODEL, at_s)
+    executor.submit(Task(task, task % 3, 0, 0.0, {"v": torch.ones(3)}), MODEL, at_s)
 
 
 def test_a_parcel_holds_what_was_put_into_it() -> None:

@@ -56,14 +56,14 @@ def learner(model: dict[str, Any], algorithm: str = "fedbuff", dataset: str = "d
     return prepare(config).learner
 
 
-def jobs(of: Learner, extra: dict[str, Any] | None = None) -> list[tuple[Task, Model]]:
+def jobs(of: Learner, extra: dict[str, Any] | None = None, request: Request | None = None) -> list[tuple[Task, Model]]:
     """A job for every client, each from another version."""
     start = of.initial()
     clients = len(of.data.offsets) - 1
     noise = torch.Generator().manual_seed(3)
     return [
         (
-            Task(10 + client, client, client, 0.0, extra or {}),
+            Task(10 + client, client, client, 0.0, extra or {}, request or Request()),
             Model(client, start.weights + 0.02 * torch.randn(len(start.weights), generator=noise), start.buffers),
         )
         for client in range(clients)
@@ -118,7 +118,7 @@ def test_every_setting_of_the_clients(client: dict[str, Any]) -> None:
 def test_step_factors_and_predictions_are_each_job_s_own() -> None:
     one = learner({"name": "mlp", "hidden": [16]})
     work = [
-        (Task(t.id, t.client, t.version, 0.0, request=Request(1.0 / (1 + i), how if i % 2 else None)), model)
+        (replace(t, request=Request(1.0 / (1 + i), how if i % 2 else None)), model)
         for i, ((t, model), how) in enumerate(
             zip(jobs(one), [PredictionFormat(), PredictionFormat(half=True), PredictionFormat(3)] * 2, strict=True)
         )
@@ -260,11 +260,8 @@ def test_everything_at_once() -> None:
     one = learner(
         {"name": "mlp", "hidden": [16]}, "fedasync", momentum=0.5, weight_decay=0.05, clip=0.3, steps=9, lr=0.1
     )
-    work = [
-        (replace(task, request=Request(2.0 if place == 1 else 0.5)), model)
-        for place, (task, model) in enumerate(jobs(one))
-    ]
-    assert_alike(one, work)
+    work = jobs(one, request=Request(0.5))
+    assert_alike(one, [work[0], (replace(work[1][0], request=Request(2.0)), work[1][1]), *work[2:]])
 
 
 def test_a_client_without_examples_stays_where_it_is() -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fedecho.algorithms.fedasync import Proximal
 from fedecho.config.config import Config
 from fedecho.core.errors import ConfigError
+from fedecho.core.formats import LOGITS
 from fedecho.core.keys import Key
 from fedecho.core.messages import Model, Request, Task
 from fedecho.data.federation import Federation
@@ -170,7 +171,7 @@ def test_a_jobs_result_depends_on_its_own_address_and_on_nothing_else() -> None:
 
     config = ClientConfig(batch_size=8)
     one, other = (learner(build, federation((2, 8, 8)), config) for _ in range(2))
-    model, task = one.initial(), Task(3, 2, 1, 0.0, {"predict": 1.0})
+    model, task = one.initial(), Task(3, 2, 1, 0.0, request=Request(predictions=LOGITS))
     first = one.train(task, model)
     torch.manual_seed(1234)
     one.distill(model, lambda z, _: z.square().sum(), Distillation(2, 5, 0.1, 1.0, "adam"), Key(0))
@@ -204,7 +205,7 @@ def test_channels_last_agrees_with_contiguous() -> None:
     last, contiguous = (learner(Small, data, config, memory_format=f).in_float64() for f in ("auto", "contiguous"))
     assert last.channels_last
     assert not contiguous.channels_last
-    task = Task(1, 0, 0, 0.0, {"predict": 1.0})
+    task = Task(1, 0, 0, 0.0, request=Request(predictions=LOGITS))
     updates = [one.train(task, one.initial()) for one in (last, contiguous)]
     states = [
         one.state_dict(Model(1, update.weights, update.buffers))
@@ -287,7 +288,7 @@ def test_a_model_without_float32_parameters_is_refused(build: Callable[[], nn.Mo
 def test_batch_norm_statistics_travel_apart_from_the_weights() -> None:
     config = ClientConfig(epochs=1, batch_size=8)
     one = learner(Small, federation((2, 8, 8)), config).in_float64()
-    model, task = one.initial(), Task(1, 0, 0, 0.0, {"predict": 1.0})
+    model, task = one.initial(), Task(1, 0, 0, 0.0, request=Request(predictions=LOGITS))
     update = one.train(task, model)
     module, _ = plain_sgd(one, model, Small(), task, config)
     assert_same_model(one, Model(1, update.weights, update.buffers), module, CLOSE)

@@ -22,7 +22,7 @@ from fedecho.core.messages import Arrived, Dispatch, Joined, Left, Lost, Model, 
 from fedecho.core.schedules import Schedule
 from fedecho.objectives.predictions import ClassPredictions
 from fedecho.server.server import Server
-from fedecho.server.settings import RECENT_NORMS, ServerConfig, Stop
+from fedecho.server.settings import ServerConfig, Stop
 from fedecho.stages.compute import LOGITS, PredictionFormat
 from fedecho.stages.echo import Echo
 from helpers import Hand, Log, Quadratics, drive, make_server, population, transport_for, vec
@@ -79,29 +79,6 @@ def test_a_bad_update_is_refused_with_its_reason_and_the_run_goes_on(case: str) 
     hand.arrive(third)
     assert hand.server.model.weights.tolist() == [1, 1]
     assert hand.server.model.version == 1
-
-
-def test_a_change_many_times_longer_than_the_recent_ones_is_refused_once_there_are_enough_to_know() -> None:
-    hand = Hand(FedBuff(1), config=ServerConfig(concurrency=3, max_change_ratio=20.0))
-    for i in range(RECENT_NORMS):  # the first, of length 500, is no reason to refuse anything yet
-        hand.arrive(hand.waiting[0], delta=vec(300, 400) if i == 0 else vec(0, 2))
-    hand.arrive(hand.waiting[0], delta=vec(0, 39.9))  # 20 times the median of 2, not of the mean, is the limit
-    assert not hand.log.reasons
-    hand.arrive(hand.waiting[0], delta=vec(0, 40.1))
-    assert hand.log.reasons == ["change has an absurd norm, 40.1: the recent ones' median is 2"]
-    hand.arrive(hand.waiting[0], delta=vec(0, 2))
-    assert hand.server.state.updates == RECENT_NORMS + 2
-    assert len(hand.server.state.norms) == RECENT_NORMS
-
-
-def test_changes_that_all_become_long_are_refused_only_until_they_are_usual() -> None:
-    hand = Hand(FedBuff(1))
-    for _ in range(RECENT_NORMS):
-        hand.arrive(hand.waiting[0], delta=vec(0, 1))
-    for _ in range(RECENT_NORMS):
-        hand.arrive(hand.waiting[0], delta=vec(0, 100))
-    assert len(hand.log.reasons) == RECENT_NORMS // 2 + 1, "until they are the median"
-    assert hand.server.state.updates == RECENT_NORMS + RECENT_NORMS // 2
 
 
 def test_predictions_that_the_server_makes_are_judged_too() -> None:
@@ -299,8 +276,9 @@ def test_the_schedules_scale_the_servers_step_and_tell_the_clients_theirs() -> N
     for task in range(3):
         hand.arrive(task)
     assert hand.server.model.weights[0] == pytest.approx(0.75 + 0.5 + 0.25)
-    scales = [hand.sent[task].task.extra["lr_scale"] for task in range(4)]
+    scales = [hand.sent[task].task.request.lr_scale for task in range(4)]
     assert scales == pytest.approx([1, 1, 0.1, 0.1])
+    assert not any(dispatch.task.extra for dispatch in hand.sent.values()), "that is the rule's own"
 
 
 @pytest.mark.parametrize(

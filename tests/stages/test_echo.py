@@ -173,7 +173,7 @@ def test_the_server_predicts_for_a_client_that_did_not() -> None:
     compute = worker()
     hand = Hand(FedBuff(1), d=6, stages=[Echo()], compute=compute, outputs=(5, 3))
     task = hand.waiting[0]
-    assert hand.sent[task].task.extra["predict"]
+    assert hand.sent[task].task.request.predictions is not None
     update = hand.update(task)
     hand.arrive(task)
     row = hand.server.state.stages[0].rows[hand.sent[task].task.client]

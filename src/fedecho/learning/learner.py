@@ -185,7 +185,7 @@ class Learner:
     # -- clients' work
 
     def train(self, task: Task, model: Model) -> TrainResult:
-        """Local training of the task's client from `model`; predicts on U where the task asks (`extra["predict"]`)."""
+        """Local training of the task's client from `model`; predicts on U where the task requests it."""
         with self._timed("train_s"):
             result = self._training.train(task, model)
         if task.request.predictions is None:

@@ -51,6 +51,7 @@ MAX_PREDICTION = 1e6
 """The largest number in a prediction that is accepted: sums of such rows in float64 stay exact enough when one of them
 is taken out again."""
 
+_PLAIN = (float, int)
 _TENSORS = (Tensor, torch.nn.Parameter)
 _LOGITS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -68,13 +69,17 @@ class Admitted:
     """What may be used of an answer.
 
     Attributes:
-        result: the answer; its `num_examples` is an int, its metrics are floats.
+        result: the answer.
+        num_examples: its example count.
+        metrics: its metrics, as floats by name.
         delta: [d] the change, against the model that the task started from.
         norm: the change's L2 norm.
         predictions: on U, in the format that the stages want; [0] where they want none.
     """
 
     result: TrainResult
+    num_examples: int
+    metrics: Mapping[str, float]
     delta: Tensor
     norm: float
     predictions: Tensor
@@ -105,6 +110,7 @@ class Admission:
     ) -> None:
         self._reports, self._config, self._judge_norms = algorithm.reports, config, judge_norms
         self._format, self._outputs, self._predict = format, outputs, predict
+        self._none = torch.zeros(0)  # the predictions where none are wanted
 
     def admit(
         self, result: TrainResult, start: Model, client: int, norms: NormHistory, clients: int
@@ -136,10 +142,7 @@ class Admission:
             return predictions
         if self._judge_norms:
             norms.remember(client, norm, clients)
-        result = TrainResult(
-            result.task, result.weights, result.buffers, num_examples, metrics, result.predictions, result.extra
-        )
-        return Admitted(result, delta, norm, predictions)
+        return Admitted(result, num_examples, metrics, delta, norm, predictions)
 
     def _fault_of_norm(self, client: int, norm: float, norms: NormHistory, clients: int) -> Refusal | None:
         limit = self._config.max_change_norm
@@ -154,7 +157,7 @@ class Admission:
     def _predictions(self, result: TrainResult, like: Tensor) -> Tensor | Refusal:
         """The client's outputs on U: those that came with the answer, or else made here."""
         if self._format is None:
-            return like.new_zeros(0)
+            return self._none
         predictions = self._predict(result) if result.predictions is None else result.predictions
         return self._fault_of_predictions(predictions, self._format, like) or predictions
 
@@ -202,6 +205,8 @@ def _fault_of_kind(name: str, value: object, like: Tensor) -> Refusal | None:
 
 def _fault_of_vector(name: str, value: Tensor, like: Tensor) -> Refusal | None:
     """Anything but a plain tensor of the shape and type of `like`."""
+    if value is like:  # a model without buffers: those that it was sent come back
+        return None
     if (refusal := _fault_of_kind(name, value, like)) is not None:
         return refusal
     if value.shape != like.shape:
@@ -213,7 +218,7 @@ def _fault_of_vector(name: str, value: Tensor, like: Tensor) -> Refusal | None:
 
 def _fault_of_extra(extra: Extra, reports: tuple[str, ...], weights: Tensor) -> Refusal | None:
     """What the client rule reports: the vectors [d] of `reports`, and other plain numbers or tensors no longer."""
-    if not isinstance(extra, Mapping):
+    if type(extra) is not dict and not isinstance(extra, Mapping):
         return Refusal("type", f"extra must be names with values; got a {type(extra).__name__[:40]}")
     for name in reports:
         value = extra.get(name)
@@ -239,7 +244,7 @@ def _fault_of_extra(extra: Extra, reports: tuple[str, ...], weights: Tensor) -> 
 
 def _fault_of_value(name: str, value: object, weights: Tensor) -> Refusal | None:
     """Anything but a finite number or a plain, finite tensor of no more numbers than the model."""
-    if isinstance(value, int | float):
+    if type(value) in _PLAIN or isinstance(value, Real):
         return None if _finite(value) else Refusal("not_finite", f"{name!r} is not finite")
     if (refusal := _fault_of_kind(repr(name), value, weights)) is not None:
         return refusal
@@ -256,6 +261,8 @@ _WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.i
 
 def _plain_examples(value: object) -> int | Refusal:
     """The example count as an int."""
+    if type(value) is int and 1 <= value <= MAX_EXAMPLES:
+        return value
     if not _number(value):
         return Refusal("examples", f"num_examples is a {type(value).__name__[:40]}, not a whole number")
     number = float(value) if _finite(value) else math.nan if value != value else math.inf
@@ -269,7 +276,7 @@ def _plain_examples(value: object) -> int | Refusal:
 def _plain_metrics(metrics: object) -> dict[str, float] | Refusal:
     """The metrics as floats by name. NaN and infinity are numbers here: they are recorded, and nothing is computed from
     them that the model depends on."""
-    if not isinstance(metrics, Mapping):
+    if type(metrics) is not dict and not isinstance(metrics, Mapping):
         return Refusal("metrics", f"metrics must be numbers by name; got a {type(metrics).__name__[:40]}")
     if len(metrics) > MAX_METRICS:
         return Refusal("metrics", f"{len(metrics):,} metrics came; at most {MAX_METRICS} are recorded")
@@ -288,7 +295,7 @@ def _plain_metrics(metrics: object) -> dict[str, float] | Refusal:
 
 def _number(value: object) -> TypeGuard[float]:
     """A real number, of Python's or NumPy's types; truth values are none."""
-    return isinstance(value, int | float | Real) and not isinstance(value, bool)
+    return type(value) in _PLAIN or (isinstance(value, Real) and not isinstance(value, bool))
 
 
 def _finite(value: float) -> bool:

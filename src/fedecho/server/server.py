@@ -35,7 +35,7 @@ from ..core.messages import (
 )
 from ..stages.base import Stage
 from ..stages.compute import Compute
-from .admission import Admission, Admitted, Refusal
+from .admission import Admission, Admitted, Refusal, RefusalKind
 from .dispatch import Dispatcher
 from .settings import ServerConfig, Stop
 from .stage_runner import StageRunner
@@ -224,7 +224,7 @@ class Server:
             start=start.weights,
             current=state.model.weights,
             buffers=result.buffers,
-            num_examples=result.num_examples,
+            num_examples=admitted.num_examples,
             version=state.model.version,
             issued_at_s=task.issued_at_s,
             extra=result.extra,
@@ -234,9 +234,10 @@ class Server:
         if self.algorithm.is_stale(staleness):
             self._refuse(task, Refusal("late", "too late"), log)
             return
-        detail = _accept_detail(result, state.now_s - task.issued_at_s, admitted.norm)
+        detail = _accept_detail(admitted, state.now_s - task.issued_at_s)
         log.append(LogEntry("accept", state.now_s, **self._about(task), detail=detail))
-        update = self._stages.revise(state, update, self._about(task), log)
+        if self.stages:
+            update = self._stages.revise(state, update, self._about(task), log)
         state.algorithm = self.algorithm.receive(state.algorithm, update)
         if result.buffers.numel():
             state.buffers_sum = state.buffers_sum + result.buffers
@@ -244,30 +245,35 @@ class Server:
         state.updates += 1
         state.refused_in_a_row.pop(task.client, None)
 
+    def _in_flight(self, number: object) -> Task | None:
+        """The task in flight of this number; none where it is no number."""
+        return self.state.in_flight.get(number) if isinstance(number, int) and type(number) is int else None
+
     def _awaited(self, number: object, log: list[LogEntry]) -> Task | None:
         """The task that an answer is for; an answer that nobody waits for is refused here."""
         state = self.state
-        known = type(number) is int and 0 <= number < state.next_task
-        if known and (task := state.in_flight.get(number)) is not None:  # type: ignore[call-overload]
-            return task  # type: ignore[no-any-return]
-        reason = "already answered, lost or cancelled" if known else "unknown task"
-        self._count(Refusal("task", reason))
-        recordable = number if type(number) is int and abs(number) < 2**63 else None
-        detail: dict[str, float | str] = {"reason": reason, "refusal": "task"}
-        log.append(LogEntry("refuse", state.now_s, task=recordable, detail=detail))
-        return None
+        task = self._in_flight(number)
+        if task is None:
+            is_number = isinstance(number, int) and type(number) is int
+            known = is_number and 0 <= number < state.next_task
+            reason = "already answered, lost or cancelled" if known else "unknown task"
+            self._count("task")
+            detail: dict[str, float | str] = {"reason": reason, "refusal": "task"}
+            recordable = number if is_number and abs(number) < 2**63 else None
+            log.append(LogEntry("refuse", state.now_s, task=recordable, detail=detail))
+        return task
 
     def _refuse(self, task: Task, refusal: Refusal, log: list[LogEntry]) -> None:
         state = self.state
-        self._count(refusal)
+        self._count(refusal.kind)
         in_a_row = state.refused_in_a_row.get(task.client, 0) + 1
         state.refused_in_a_row[task.client] = in_a_row
         detail = {"reason": refusal.reason, "refusal": refusal.kind, "in_a_row": in_a_row}
         log.append(LogEntry("refuse", state.now_s, **self._about(task), detail=detail))
 
-    def _count(self, refusal: Refusal) -> None:
+    def _count(self, kind: RefusalKind) -> None:
         self.state.refused += 1
-        self.state.refusals[refusal.kind] = self.state.refusals.get(refusal.kind, 0) + 1
+        self.state.refusals[kind] = self.state.refusals.get(kind, 0) + 1
 
     def _about(self, task: Task) -> dict[str, int]:
         """What a log entry says of the task that was answered."""
@@ -281,7 +287,7 @@ class Server:
             self._jobs.release(task)
 
     def _on_lost(self, event: Lost, log: list[LogEntry]) -> None:
-        task = self.state.in_flight.get(event.task)
+        task = self._in_flight(event.task)
         if task is None:  # it was cancelled, or answered after all
             return
         self._jobs.release(task)
@@ -331,8 +337,12 @@ class Server:
         return self._stages.predict(self.state, result)
 
 
-def _accept_detail(result: TrainResult, waited_s: float, norm: float) -> dict[str, float | str]:
+def _accept_detail(admitted: Admitted, waited_s: float) -> dict[str, float | str]:
     """What the records say of an accepted update: the server's own numbers, and the client's metrics beside them."""
-    detail: dict[str, float | str] = {"num_examples": result.num_examples, "waited_s": waited_s, "change_norm": norm}
-    metrics = {f"client.{name}" if name in detail else name: value for name, value in result.metrics.items()}
+    detail: dict[str, float | str] = {
+        "num_examples": admitted.num_examples,
+        "waited_s": waited_s,
+        "change_norm": admitted.norm,
+    }
+    metrics = {f"client.{name}" if name in detail else name: value for name, value in admitted.metrics.items()}
     return {**detail, **metrics}

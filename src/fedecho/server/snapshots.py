@@ -1,4 +1,4 @@
-"""Read-only snapshots of a list or dict; nothing is copied unless a snapshot is still in use when the original changes."""
+"""Read-only snapshots of a list or dict: a copy is made only where one is still in use when the original changes."""
 
 from __future__ import annotations
 

@@ -92,8 +92,6 @@ class StageRunner:
         self, state: ServerState, update: ClientUpdate, about: Mapping[str, int], log: list[LogEntry]
     ) -> ClientUpdate:
         """The update as the stages leave it: x_i − x_{t−τ} = Δ_i holds of it again. `about` says which task it is."""
-        if not self.stages:
-            return update
         states, compute = list(state.stages), self._given_compute
         for i, stage in enumerate(self.stages):
             key = self._stage_key("revise", i, about["task"])
