@@ -28,7 +28,8 @@ from fedecho.data.fetch import fetch
 from fedecho.experiment.build import prepare
 from fedecho.stages.bank import Bank
 from fedecho.stages.compute import LOGITS, PredictionFormat
-from fedecho.stages.echo import Echo, uncertainty
+from fedecho.stages.echo import Echo
+from fedecho.stages.losses import CLASSES
 from fedecho.studies.compare import Job, do
 from fedecho.studies.summary import Spread
 
@@ -88,13 +89,13 @@ def teachers(args: argparse.Namespace, ks: list[int]) -> None:
     for average in ("logits", "probabilities"):
         dense = Echo(average=average)
         p = dense.ensemble(bank_of(dense, rows), 0)
-        entropy, hard = uncertainty(p), p.argmax(-1)
+        entropy, hard = CLASSES.uncertainty(p), p.argmax(-1)
         print(f"\naverage of {average}, mean uncertainty {entropy.mean():.4f}\n{HEADER}")
         for k in ks:
             echo, size = Echo(average=average, top_k=k), PredictionFormat(top_k=k).bytes(vocabulary)
             q = echo.teach(bank_of(echo, rows), 0, torch.arange(count), vocabulary)
             kl = (p * (p.clamp(min=1e-30).log() - q.clamp(min=1e-30).log())).sum(-1).mean()
-            off, differs = (entropy - uncertainty(q)).abs().mean(), (hard != q.argmax(-1)).float().mean()
+            off, differs = (entropy - CLASSES.uncertainty(q)).abs().mean(), (hard != q.argmax(-1)).float().mean()
             kept = torch.stack([row.softmax(-1).topk(k, -1).values.sum(-1).mean() for row in rows]).mean()
             share = f"1/{LOGITS.bytes(vocabulary) / size:.0f}"
             print(f"{k:4d} {size:7,} {share:>10} {kl:12.5f} {off:11.5f} {differs:16.2%} {kept:11.2%}", flush=True)
