@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from test_learner import federation
 from test_resume import Stop
 from torch import Tensor, nn
 
-from fedecho import Config, resume, run
+from fedecho import Config, Result, resume, run
 from fedecho.core.errors import ConfigError
 from fedecho.core.keys import Key
 from fedecho.core.messages import Model, Task, TrainResult
@@ -29,9 +30,12 @@ from fedecho.learning.models.resnet import ResNet18
 from fedecho.learning.settings import ClientConfig
 from fedecho.stages.compute import PredictionFormat
 
+KEY = Key(11)
 CLIENTS = 6
-CLOSE = 1e-4
-"""The largest difference that is rounding: of the weights, over the norm of what training changed."""
+CLOSE = 1e-9
+"""The largest difference that is rounding in float64: of the weights, over the norm of what training changed.
+
+In float32 two correct kernels may take two sides of a ReLU, and how often differs between kinds of processors."""
 
 
 def learner(model: dict[str, Any], algorithm: str = "fedbuff", dataset: str = "digits", **client: Any) -> Learner:
@@ -49,7 +53,12 @@ def learner(model: dict[str, Any], algorithm: str = "fedbuff", dataset: str = "d
             "model": model,
         }
     )  # fmt: skip
-    return prepare(config).learner
+    return in_float64(prepare(config).learner)
+
+
+def in_float64(of: Learner) -> Learner:
+    """The same learner, whose module computes in float64: a difference is then a fault and no kernel's choice."""
+    return Learner(lambda: copy.deepcopy(of.module).double(), of.data, of.client, KEY, of.rule)
 
 
 def jobs(of: Learner, extra: dict[str, Any] | None = None) -> list[tuple[Task, Model]]:
@@ -60,26 +69,28 @@ def jobs(of: Learner, extra: dict[str, Any] | None = None) -> list[tuple[Task, M
     return [
         (
             Task(10 + client, client, client, 0.0, extra or {}),
-            Model(client, start.weights + 0.02 * torch.randn(len(start.weights), generator=noise), start.buffers),
+            Model(
+                client,
+                start.weights + 0.02 * torch.randn(len(start.weights), generator=noise, dtype=start.weights.dtype),
+                start.buffers,
+            ),
         )
         for client in range(clients)
     ]
 
 
-def assert_alike(
-    of: Learner, work: list[tuple[Task, Model]], close: float = CLOSE
-) -> list[tuple[TrainResult, TrainResult]]:
+def assert_alike(of: Learner, work: list[tuple[Task, Model]]) -> list[tuple[TrainResult, TrainResult]]:
     together, alone = of.train_many(work), [of.train(*job) for job in work]
     for (_, model), one, other in zip(work, together, alone, strict=True):
         assert one.task == other.task
         assert one.num_examples == other.num_examples
         moved = torch.linalg.vector_norm(other.weights - model.weights)
         assert moved > 0
-        assert torch.linalg.vector_norm(one.weights - other.weights) < close * moved
-        assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-4)
+        assert torch.linalg.vector_norm(one.weights - other.weights) < CLOSE * moved
+        assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-9)
         assert one.extra.keys() == other.extra.keys()
         for name, value in other.extra.items():
-            torch.testing.assert_close(one.extra[name], value, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(one.extra[name], value, rtol=1e-7, atol=1e-10)
     return list(zip(together, alone, strict=True))
 
 
@@ -92,10 +103,7 @@ def test_clients_of_unequal_sizes_get_what_each_gets_alone(model: dict[str, Any]
     sizes = [one.data.offsets[i + 1] - one.data.offsets[i] for i in range(CLIENTS)]
     assert len({-(-size // 16) for size in sizes}) > 2, "else nobody is done before another"
     assert any(size < 16 for size in sizes), "else no client's only batch is smaller than the others'"
-    if model["name"] == "resnet18":
-        assert_alike(one, work[:2], 10 * CLOSE)  # 18 layers of rounding
-    else:
-        assert_alike(one, work)
+    assert_alike(one, work[:2] if model["name"] == "resnet18" else work)
 
 
 def test_lenet_in_channels_last() -> None:
@@ -137,7 +145,7 @@ def test_what_clients_do_differently() -> None:
     assert_alike(proximal, jobs(proximal, {"mu": 0.5}))
     controlled = learner({"name": "mlp", "hidden": [16]}, "fedac")
     d = len(controlled.initial().weights)
-    variates = {"C": torch.full((d,), 0.01), "c_i": torch.full((d,), -0.02)}
+    variates = {"C": torch.full((d,), 0.01).double(), "c_i": torch.full((d,), -0.02).double()}
     found = assert_alike(controlled, jobs(controlled, variates))
     assert all(together.extra for together, _ in found)
 
@@ -207,7 +215,7 @@ def synthetic(build: Callable[..., nn.Module], shape: tuple[int, ...], **client:
         labels[:, 0] = 1
         data = replace(data, inputs=inputs, labels=labels, unlabeled=inputs[:3], causal=True)
     how = ClientConfig(**{"epochs": 2, "batch_size": 10, **client})
-    return Learner(lambda: build(shape, 4), data, how, Key(11))
+    return in_float64(Learner(lambda: build(shape, 4), data, how, KEY))
 
 
 @pytest.mark.parametrize(
@@ -216,16 +224,15 @@ def synthetic(build: Callable[..., nn.Module], shape: tuple[int, ...], **client:
 )
 def test_images_of_every_layout_and_texts(build: Callable[..., nn.Module], shape: tuple[int, ...]) -> None:
     """Group norm where channels lie behind; one example left in a batch, or in a client's data."""
-    # changing what ResNet-18 starts from by 1e-7 comes to 5e-4 of its change in a step, without any batch of jobs
     one = synthetic(build, shape, steps=1 if build is ResNet18 else None)
     assert one.batching_unsupported_reason is None
-    assert_alike(one, jobs(one), 10 * CLOSE if build is ResNet18 else CLOSE)
+    assert_alike(one, jobs(one))
 
 
 def test_control_variates_of_which_some_have_none_yet() -> None:
     one = learner({"name": "cnn"}, "fedac", epochs=1)
     draws = torch.Generator().manual_seed(8)
-    c, *own = 0.1 * torch.randn(1 + CLIENTS, len(one.initial().weights), generator=draws)
+    c, *own = 0.1 * torch.randn(1 + CLIENTS, len(one.initial().weights), generator=draws, dtype=torch.float64)
     work = [
         (Task(t.id, t.client, t.version, 0.0, {"C": c} | ({"c_i": own[i]} if i % 2 else {})), model)
         for i, (t, model) in enumerate(jobs(one))
@@ -242,11 +249,11 @@ def test_everything_at_once() -> None:
 
 
 def test_a_client_without_examples_stays_where_it_is() -> None:
-    one = Learner(lambda: MLP((6,), 4, (8,)), federation((6,), (23, 0, 9)), ClientConfig(), Key(11))
+    one = Learner(lambda: MLP((6,), 4, (8,)), federation((6,), (23, 0, 9)), ClientConfig(), KEY)
     work = [(Task(client, client, 0, 0.0), one.initial()) for client in range(3)]
     together = one.train_many(work)[1]
     assert torch.equal(together.weights, one.initial().weights)
-    assert together.metrics == one.train(*work[1]).metrics == {"loss": 0.0}
+    assert together.metrics == one.train(*work[1]).metrics == {}
 
 
 @pytest.mark.parametrize("build", [Centred, Own])
@@ -311,19 +318,25 @@ TABLES: dict[str, Any] = {
 }
 
 
+def accuracy(result: Result) -> float:
+    mean = result.metrics["accuracy"].last_5_mean
+    assert mean is not None
+    return mean
+
+
 def test_a_whole_run_ends_where_inline_does(tmp_path: Path) -> None:
     inline = run(Config.from_dict(TABLES))
     config = Config.from_dict({**TABLES, "executor": {"name": "vectorized", "batch": 8}})
     vectorized = run(config)
     assert vectorized.virtual_time_s == inline.virtual_time_s
     assert vectorized.lost == inline.lost > 0
-    assert vectorized.final_accuracy == pytest.approx(inline.final_accuracy, abs=0.02)
+    assert accuracy(vectorized) == pytest.approx(accuracy(inline), abs=0.02)
     assert run(config).model_sha256 == vectorized.model_sha256, "the same groups, the same bits"
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "run", Stop(50, tmp_path / "run"))
     resumed = resume(tmp_path / "run")
     assert resumed.updates == 120
-    assert resumed.final_accuracy == pytest.approx(inline.final_accuracy, abs=0.02)
+    assert accuracy(resumed) == pytest.approx(accuracy(inline), abs=0.02)
 
 
 def test_a_model_that_cannot_be_batched_is_refused() -> None:
