@@ -269,9 +269,11 @@ class Recorder:
 
 
 def _refusal_kind(detail: Mapping[str, Any]) -> str:
-    """The kind of reason for which an update was refused: `kind` where the server tells it, else the reason up to its
-    first number or punctuation mark."""
-    reason = str(detail.get("kind") or detail.get("reason") or "unknown")
+    """The kind of refusal, such as "too_late"; of a record that does not tell it, the reason up to its first number or
+    punctuation mark."""
+    if kind := detail.get("refusal"):
+        return str(kind)
+    reason = str(detail.get("reason") or "unknown")
     return re.split(r"[\d(,:;]", reason)[0].strip() or reason
 
 
