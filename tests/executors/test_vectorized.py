@@ -6,6 +6,7 @@ pooling window; that changes a step by far more than rounding does, and depends 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from test_learner import federation
 from test_resume import Stop
 from torch import Tensor, nn
 
-from fedecho import Config, resume, run
+from fedecho import Config, Result, resume, run
 from fedecho.core.errors import ConfigError
 from fedecho.core.keys import Key
 from fedecho.core.messages import Model, Request, Task, TrainResult
@@ -70,8 +71,13 @@ def jobs(of: Learner, extra: dict[str, Any] | None = None, request: Request | No
     ]
 
 
+def in_float64(of: Learner) -> Learner:
+    """The same learner, whose module computes in float64: a difference is then a fault and no kernel's choice."""
+    return Learner(lambda: copy.deepcopy(of.module).double(), of.data, of.client, Key(11), of.rule)
+
+
 def assert_alike(of: Learner, work: list[tuple[Task, Model]]) -> list[tuple[TrainResult, TrainResult]]:
-    exact = of.in_float64()
+    exact = in_float64(of)
     work = [
         (task, replace(model, weights=model.weights.double(), buffers=model.buffers.double())) for task, model in work
     ]
@@ -269,7 +275,7 @@ def test_a_client_without_examples_stays_where_it_is() -> None:
     work = [(Task(client, client, 0, 0.0), one.initial()) for client in range(3)]
     together = one.train_many(work)[1]
     assert torch.equal(together.weights, one.initial().weights)
-    assert together.metrics == one.train(*work[1]).metrics == {"loss": 0.0}
+    assert together.metrics == one.train(*work[1]).metrics == {}
 
 
 @pytest.mark.parametrize("build", [Centred, Faint, SingleCentred, Own])
@@ -371,19 +377,25 @@ TABLES: dict[str, Any] = {
 }
 
 
+def accuracy(result: Result) -> float:
+    mean = result.metrics["accuracy"].last_5_mean
+    assert mean is not None
+    return mean
+
+
 def test_a_whole_run_ends_where_inline_does(tmp_path: Path) -> None:
     inline = run(Config.from_dict(TABLES))
     config = Config.from_dict({**TABLES, "executor": {"name": "vectorized", "batch": 8}})
     vectorized = run(config)
     assert vectorized.virtual_time_s == inline.virtual_time_s
     assert vectorized.lost == inline.lost > 0
-    assert vectorized.final_accuracy == pytest.approx(inline.final_accuracy, abs=0.02)
+    assert accuracy(vectorized) == pytest.approx(accuracy(inline), abs=0.02)
     assert run(config).model_sha256 == vectorized.model_sha256, "the same groups, the same bits"
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "run", Stop(50, tmp_path / "run"))
     resumed = resume(tmp_path / "run")
     assert resumed.updates == 120
-    assert resumed.final_accuracy == pytest.approx(inline.final_accuracy, abs=0.02)
+    assert accuracy(resumed) == pytest.approx(accuracy(inline), abs=0.02)
 
 
 def test_a_model_that_cannot_be_batched_is_refused() -> None:

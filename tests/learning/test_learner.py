@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fedecho.learning.evaluation import Evaluation
 from torch import Tensor, nn
 
 from fedecho.algorithms.fedasync import Proximal
@@ -32,6 +31,7 @@ from fedecho.learning.models.mlp import MLP
 from fedecho.learning.models.pooling import max_pool
 from fedecho.learning.models.resnet import ResNet18
 from fedecho.learning.settings import ClientConfig
+from fedecho.objectives.classification import Classification
 from fedecho.stages.compute import Distillation
 
 KEY = Key(11)
@@ -276,8 +276,15 @@ def test_frozen_parameters_stay_out_of_the_vector_and_do_not_move() -> None:
     assert torch.equal(next(one.module.parameters()), frozen)
 
 
-@pytest.mark.parametrize("build", [nn.Flatten, lambda: nn.Linear(6, 4, dtype=torch.float64)])
-def test_a_model_without_float32_parameters_is_refused(build: Callable[[], nn.Module]) -> None:
+@pytest.mark.parametrize(
+    "build",
+    [
+        nn.Flatten,
+        lambda: nn.Linear(6, 4, dtype=torch.bfloat16),
+        lambda: nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 4).double()),
+    ],
+)
+def test_a_model_whose_parameters_are_not_all_float32_or_all_float64_is_refused(build: Callable[[], nn.Module]) -> None:
     with pytest.raises(ConfigError, match="float32"):
         learner(build, federation(), ClientConfig())
 
@@ -330,21 +337,27 @@ def test_evaluation_by_hand() -> None:
     labels = torch.tensor([0, 1, 0, 0])
     data = Federation(inputs, labels, (0, 4), inputs, (inputs, labels), (inputs, labels), 3)
     one = learner(Scores, data, ClientConfig())
-    judged = one.evaluate(one.initial(), inputs, labels)
-    assert judged.correct.tolist() == [2, 1, 0]
-    assert judged.examples.tolist() == [3, 1, 0]
-    assert judged.accuracy == 0.75
+    statistics = one.evaluate(one.initial(), inputs, labels)
+    assert statistics[:, :2].tolist() == [[0, 0], [1, 1], [0, 1], [0, 0]], "the label and the predicted class"
+    judged = one.objective.values(statistics)
+    assert judged["accuracy"] == 0.75
     right, wrong = (torch.tensor([2.0, 0, 0]).log_softmax(0)[i].item() for i in (0, 1))
-    assert judged.loss == pytest.approx(-(3 * right + wrong) / 4)
+    assert judged["loss"] == pytest.approx(-(3 * right + wrong) / 4)
     biased = one.evaluate(Model(1, torch.tensor([0.0, 9.0, 0.0]), torch.zeros(0)), inputs, labels)
-    assert biased.correct.tolist() == [0, 1, 0]
+    assert biased[:, 1].tolist() == [1, 1, 1, 1]
 
 
 def test_accuracy_under_a_label_mix_by_hand() -> None:
-    judged = Evaluation(torch.tensor([2.0, 1.0, 0.0]), torch.tensor([4.0, 1.0, 0.0]), 0.0, torch.zeros(0, 3))
-    assert judged.accuracy_under(torch.tensor([0.5, 0.5, 0.0])) == 0.75
-    assert judged.accuracy_under(torch.tensor([0.2, 0.2, 0.6])) == 0.75, "the third class has no example here"
-    assert judged.accuracy_under(torch.tensor([1.0, 0.0, 0.0])) == 0.5
+    rows = [[0, 0], [0, 0], [0, 1], [0, 2], [1, 1]]  # label, predicted class
+    statistics = torch.tensor([[*row, 1, 0] for row in rows], dtype=torch.float64)
+    objective = Classification()
+
+    def accuracy_under(*mix: float) -> float:
+        return objective.values(statistics, objective.mix_weights(statistics, torch.tensor(mix)))["accuracy"]
+
+    assert accuracy_under(0.5, 0.5, 0.0) == pytest.approx(0.75, abs=1e-12)
+    assert accuracy_under(0.2, 0.2, 0.6) == pytest.approx(0.75, abs=1e-12), "the third class has no example here"
+    assert accuracy_under(1.0, 0.0, 0.0) == pytest.approx(0.5, abs=1e-12)
 
 
 def test_predictions_come_in_us_order_over_several_batches() -> None:

@@ -89,7 +89,7 @@ def returned(setup: Setup, rounds: int = 2) -> list[Model]:
 
 
 def accuracy(setup: Setup, model: Model) -> float:
-    return setup.learner.evaluate(model, *setup.data.test).accuracy
+    return setup.learner.objective.values(setup.learner.evaluate(model, *setup.data.test))["accuracy"]
 
 
 @pytest.mark.parametrize("stage", [FedDF(lr=0.003), DSFL(lr=0.2), CertaintyWeighted(lr=0.003)])

@@ -32,12 +32,8 @@ def check_objective(config: Config, objective: Objective) -> None:
         ConfigError: with every fault.
     """
     faults = [f"objective {objective.name!r}: {fault}" for fault in column_faults(objective.metrics)]
-    faults += [
-        f"stages.name {stage.name!r} learns from predicted probabilities, and objective {objective.name!r} has none; "
-        "leave the stage out, or take classification or multilabel"
-        for stage in config.stages
-        if objective.predictions is None and (stage.needs_predictions or stage.needs_compute)
-    ]
+    kind = None if objective.predictions is None else objective.predictions.kind
+    faults += [fault for stage in config.stages for fault in stage.check_objective(objective.name, kind)]
     if faults:
         raise ConfigError(faults)
 

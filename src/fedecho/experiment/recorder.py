@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,7 +50,6 @@ class Recorder:
         self.rows: list[dict[str, Any]] = []
         self.seq = 0
         self.lost = 0
-        self.refused_by_kind: Counter[str] = Counter()
         self.clock = Clock()
         self.aggregate_s = self.evaluate_s = self.records_s = 0.0
         self._before: dict[str, float] = {}  # seconds of work before the run was resumed
@@ -118,8 +115,6 @@ class Recorder:
             self._fruitless = 0
         elif entry.kind in ("lost", "refuse"):
             self.lost += entry.kind == "lost"
-            if entry.kind == "refuse":
-                self.refused_by_kind[_refusal_kind(entry.detail)] += 1
             self._fruitless += 1
             if self._fruitless >= max(MOST_FRUITLESS, 10 * self.setup.server.clients):
                 raise Stalled(
@@ -191,7 +186,6 @@ class Recorder:
             "server": self.setup.server.snapshot(),
             "window": self._window,
             "lost": self.lost,
-            "refused_by_kind": dict(self.refused_by_kind),
             "wall_s": self.clock.seconds,
             "seconds": self.seconds(),
         }
@@ -209,7 +203,6 @@ class Recorder:
         self._forget_after(seq)
         self.setup.server.restore(state["server"])
         self.seq, self.lost, self._window = seq, state["lost"], tuple(state["window"])
-        self.refused_by_kind = Counter(state["refused_by_kind"])
         self.rows = self.folder.metrics()
         self._before = dict(state["seconds"])
         self.clock = Clock(state["wall_s"])
@@ -244,7 +237,8 @@ class Recorder:
         server, config = self.setup.server, self.setup.config
         if self.rows[-1]["updates"] != server.state.updates or self.rows[-1]["version"] != server.model.version:
             self.evaluate()
-        refused_by_kind = dict(self.refused_by_kind.most_common())
+        refusals = server.state.refusals
+        refused_by_kind = {kind: refusals[kind] for kind in sorted(refusals, key=lambda kind: -refusals[kind])}
         return Result(
             algorithm=config.method,
             seed=config.experiment.seed,
@@ -266,13 +260,6 @@ class Recorder:
             model_sha256=sha256(server.output),
             run_dir=str(self.folder.path) if self.folder is not None else None,
         )
-
-
-def _refusal_kind(detail: Mapping[str, Any]) -> str:
-    """The kind of reason for which an update was refused: `kind` where the server tells it, else the reason up to its
-    first number or punctuation mark."""
-    reason = str(detail.get("kind") or detail.get("reason") or "unknown")
-    return re.split(r"[\d(,:;]", reason)[0].strip() or reason
 
 
 def _warnings(updates: int, refused: int, refused_by_kind: Mapping[str, int]) -> list[str]:

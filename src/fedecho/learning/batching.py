@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,11 +15,13 @@ from ..core.messages import Model, Task, TrainResult
 from ..objectives.base import Objective
 from .batched import BatchedTrainer, schedule, unsupported_reason
 from .flat import FlatModule
+from .layout import MemoryFormat
 from .settings import ClientConfig
 
-GRADIENT_TOLERANCE = 1e-6
-"""How far a gradient in a batch of jobs may be from that of the job alone, relative to its largest entry, in float64.
-Rounding is far below it. In float32 it would not be: two correct kernels may take two sides of a ReLU or a maximum."""
+GRADIENT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""How far a gradient in a batch of jobs may be from that of the job alone, relative to its largest entry. In float64
+rounding is far below it. In float32, which is for modules that cannot be run in float64, two correct kernels may take
+two sides of a ReLU or a maximum."""
 
 CHECKED_EXAMPLES = 8
 """Examples on which gradients are compared, at most."""
@@ -78,7 +81,7 @@ def batching_fault(
     """Why a module cannot be trained for many clients at once; None where it can.
 
     The gradients of two jobs with batches of unequal sizes are compared with those of each job alone, in float64 on a
-    copy of the module. The module itself is only read.
+    copy of the module (in float32 where it cannot be run so). The module itself is only read.
 
     Args:
         flat: the module, with the initial model loaded.
@@ -91,36 +94,48 @@ def batching_fault(
     if reason := unsupported_reason(flat.module):
         return reason
     n = min(len(inputs), examples, CHECKED_EXAMPLES)
-    try:
-        memory_format = "channels_last" if flat.layout.channels_last else "contiguous"
-        double = FlatModule(copy.deepcopy(flat.module).double(), inputs, memory_format)
-        stored = double.layout.place(inputs[:n])
-        wanted = double.layout.to_device(targets[:n])
-        double.module.train()
-        alone = [_gradient_alone(double, stored[:size], wanted[:size], objective, key) for size in (n, max(1, n // 2))]
-    except Exception as fault:  # whatever torch or the module raises
-        return f"cannot be run in float64, in which batching is checked ({_first_line(fault)})"
-    try:
-        together = _gradients_together(double, stored, wanted, objective, key)
-    except Exception as fault:
-        return f"cannot be batched over weights ({_first_line(fault)})"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are for whoever trains, not for a check
+        try:
+            copied, alone = _gradients_alone(flat, inputs[:n], targets[:n], objective, key, torch.float64)
+        except Exception:  # whatever a module raises that computes in float32 by itself
+            copied, alone = _gradients_alone(flat, inputs[:n], targets[:n], objective, key, torch.float32)
+        try:
+            together = _gradients_together(copied, inputs[:n], targets[:n], objective, key)
+        except Exception as fault:  # whatever torch or the module raises
+            reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
+            return f"cannot be batched over weights ({reason})"
+    tolerance = GRADIENT_TOLERANCE[copied.layout.dtype]
     for one, batched in zip(alone, together, strict=True):
-        if not float((batched - one).abs().max()) <= GRADIENT_TOLERANCE * float(one.abs().max()):
+        if not float((batched - one).abs().max()) <= tolerance * float(one.abs().max()):
             return "has other gradients in a batch of jobs than alone: its examples seem to influence each other"
     return None
 
 
-def _gradient_alone(flat: FlatModule, stored: Tensor, targets: Tensor, objective: Objective, key: Key) -> Tensor:
-    flat.gradient.zero_()
-    with key.torch_global():
-        objective.loss(flat.outputs(stored), targets).backward()  # type: ignore[no-untyped-call]
-    return flat.gradient.clone()
+def _gradients_alone(
+    flat: FlatModule, inputs: Tensor, targets: Tensor, objective: Objective, key: Key, dtype: torch.dtype
+) -> tuple[FlatModule, list[Tensor]]:
+    """A copy of the module in this type, and its gradients [d] on all examples and on the first half of them."""
+    memory_format: MemoryFormat = "channels_last" if flat.layout.channels_last else "contiguous"
+    copied = FlatModule(copy.deepcopy(flat.module).to(dtype), inputs, memory_format)
+    copied.module.train()
+    stored, wanted, gradients = copied.layout.place(inputs), copied.layout.to_device(targets), []
+    for size in (len(inputs), max(1, len(inputs) // 2)):
+        copied.gradient.zero_()
+        with key.torch_global():
+            objective.loss(copied.outputs(stored[:size]), wanted[:size]).backward()  # type: ignore[no-untyped-call]
+        gradients.append(copied.gradient.clone())
+    return copied, gradients
 
 
-def _gradients_together(flat: FlatModule, stored: Tensor, targets: Tensor, objective: Objective, key: Key) -> Tensor:
+def _gradients_together(flat: FlatModule, inputs: Tensor, targets: Tensor, objective: Objective, key: Key) -> Tensor:
     """The gradients [2, d] of two jobs: one on all examples, one on the first half of them."""
+    stored, wanted = flat.layout.place(inputs), flat.layout.to_device(targets)
     n, device = len(stored), stored.device
-    gather: Callable[[Tensor], tuple[Tensor, Tensor]] = lambda rows: (flat.layout.view(stored[rows]), targets[rows])  # noqa: E731
+
+    def gather(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return flat.layout.view(stored[rows]), wanted[rows]
+
     trainer = BatchedTrainer(flat.module, flat.places, gather, objective)
     sizes = torch.tensor([n, max(1, n // 2)], device=device)
     examples = torch.arange(n, device=device).repeat(2, 1)
@@ -129,7 +144,3 @@ def _gradients_together(flat: FlatModule, stored: Tensor, targets: Tensor, objec
     with key.torch_global():
         _, gradients = trainer.gradients(trainer.views(weights), flat.named_buffers(buffers), examples, counted)
     return torch.cat([gradient.flatten(1) for gradient in gradients], 1)
-
-
-def _first_line(fault: Exception) -> str:
-    return (str(fault).strip() or type(fault).__name__).splitlines()[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -110,4 +112,4 @@ def batch_slices(n: int, batch_size: int, at_least_two: bool = False) -> list[sl
     starts = list(range(0, n, batch_size))
     if at_least_two and batch_size > 1 and n % batch_size == 1:
         starts.pop()
-    return [slice(start, end) for start, end in zip(starts, [*starts[1:], n], strict=True)]
+    return [slice(start, end) for start, end in pairwise([*starts, n])]
