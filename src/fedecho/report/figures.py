@@ -2,7 +2,8 @@
 
 Colours are names ("@m0" the first method's, "@m0/20" the same at 20 % opacity, "@ink", "@soft", "@grid", "@card",
 "@k0" …): the page's script puts in those of the light or the dark theme. A trace has the number of its method in
-`meta`, so that a method can be hidden in every figure at once. "columns" are the headings and arrays of the figure's data file.
+`meta`, so that a method can be hidden in every figure at once. "columns" are the headings and arrays of the figure's
+data file.
 """
 
 from __future__ import annotations
