@@ -84,7 +84,10 @@ def _add_many_runs(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     _add_json(command)
 
     command = _command(
-        commands, "tune", "studies:tune_command", "Search settings, with one budget for every method, on validation data."
+        commands,
+        "tune",
+        "studies:tune_command",
+        "Search settings, with one budget for every method, on validation data.",
     )
     _add_config(command)
     _add_methods(command)
@@ -107,7 +110,10 @@ def _add_many_runs(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     _add_json(command)
 
     command = _command(
-        commands, "report", "studies:report_command", "Make one self-contained HTML page of runs, with figures and tables."
+        commands,
+        "report",
+        "studies:report_command",
+        "Make one self-contained HTML page of runs, with figures and tables.",
     )
     command.add_argument("dirs", nargs="+", metavar="DIR", help="the folder of a run or comparison, or one above")
     command.add_argument("-o", "--out", metavar="FILE.html", help="the page (default: report.html in the first DIR)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -16,10 +16,12 @@ from typing import Any, Protocol
 from ..config.config import Config
 from ..config.toml import read_toml
 from ..core.errors import Diverged, RecordError, Stalled
+from ..experiment.observer import Observer
 from ..experiment.result import Result
 from ..experiment.run import resume, run
 from ..experiment.setup import Setup
 from .processes import context
+from .progress import Progress
 
 POLL_S = 0.2
 """Seconds between two looks at the progress of the runs."""
@@ -43,35 +45,6 @@ class Failure:
     reason: str
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        share: of the whole run, from 0 to 1.
-        updates: accepted so far.
-        refused: updates refused so far.
-    """
-
-    share: float = 0.0
-    updates: int = 0
-    refused: int = 0
-
-    @property
-    def mostly_refused(self) -> bool:
-        """Whether more updates are refused than accepted, after at least `ENOUGH_REFUSED` refusals."""
-        return self.refused >= ENOUGH_REFUSED and self.refused > self.updates
-
-    @classmethod
-    def of(cls, setup: Setup) -> Progress:
-        state = setup.server.state
-        return cls(float(setup.server.progress), state.updates, state.refused)
-
-
-ENOUGH_REFUSED = 20
-"""Refused updates below which nothing is said of a run in which most are refused."""
-
-
 class Watcher(Protocol):
     """Is told how the runs of a comparison go."""
 
@@ -84,7 +57,7 @@ class Watcher(Protocol):
         ...
 
 
-def run_job(job: Job, observer: _Reporter | None = None) -> Result:
+def run_job(job: Job, observer: Observer | None = None) -> Result:
     """Run a job, continue it, or take its result if it is there.
 
     Raises:
@@ -188,7 +161,10 @@ def _completed(
         if watcher is not None:
             numbers = list(board)
             watcher.progressed(
-                [Progress(share, int(updates), int(refused)) for share, updates, refused in zip(*[iter(numbers)] * 3)]
+                [
+                    Progress(numbers[place], int(numbers[place + 1]), int(numbers[place + 2]))
+                    for place in range(0, len(numbers), 3)
+                ]
             )
         yield from done
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ..config.config import Config
-from ..config.toml import read_toml
 from ..core.errors import ConfigError, RecordError
 from ..experiment.result import Result
 from ..objectives.base import Metric
@@ -55,6 +54,8 @@ class Run:
         tables: the configuration as plain tables.
         result: its final numbers; None while it is not finished.
         metrics: its evaluations.
+        objective: name of the objective; "" where the run has not begun.
+        metric_info: the fields of each `Metric` it is judged by, the first one first.
     """
 
     path: Path
@@ -63,6 +64,8 @@ class Run:
     tables: Mapping[str, Any]
     result: Result | None
     metrics: list[dict[str, Any]]
+    objective: str = ""
+    metric_info: Sequence[Mapping[str, Any]] = ()
 
     @cached_property
     def config(self) -> Config:
@@ -85,11 +88,9 @@ class Run:
 
     @property
     def task(self) -> LearningTask:
-        """What it learned. The objective of a run that is not finished is unknown: ""."""
-        evaluate = str(self.setting("experiment", "evaluate", "test"))
-        if self.result is not None:
-            return LearningTask(self.result.dataset, self.result.objective, evaluate)
-        return LearningTask(str(self.setting("data", "dataset", "")), "", evaluate)
+        """What it learned."""
+        dataset = self.result.dataset if self.result is not None else str(self.setting("data", "dataset", ""))
+        return LearningTask(dataset, self.objective, str(self.setting("experiment", "evaluate", "test")))
 
 
 def read_run(path: str | Path, label: str | None = None) -> Run:
@@ -99,13 +100,15 @@ def read_run(path: str | Path, label: str | None = None) -> Run:
         RecordError: when there is no run that can be read.
     """
     with contextlib.closing(RunFolder.open(Path(path))) as folder:
-        tables = read_toml(folder.path / "config.toml")
+        tables = folder.tables()
         result = Result.of(folder)
         metrics = folder.metrics()
+        objective = folder.noted("objective") or ""
+        metric_info = folder.metric_info()
     if label is None:
         label = _method(tables) if result is None else result.algorithm
-    experiment = tables.get("experiment", {})
-    return Run(folder.path, label, int(experiment.get("seed", 0)), tables, result, metrics)
+    seed = int(tables.get("experiment", {}).get("seed", 0))
+    return Run(folder.path, label, seed, tables, result, metrics, objective, metric_info)
 
 
 def _method(tables: Mapping[str, Any]) -> str:
@@ -159,14 +162,16 @@ def require_one_task(runs: Iterable[Run]) -> None:
     groups = by_task(run for run in runs if run.result is not None)
     if len(groups) > 1:
         examples = " and ".join(f"{group[0].label} learned {task}" for task, group in groups.items())
-        raise ConfigError(f"runs of different data sets or objectives cannot be compared: {examples}; compare each alone")
+        raise ConfigError(
+            f"runs of different data sets or objectives cannot be compared: {examples}; compare each alone"
+        )
 
 
 def metrics_of(runs: Iterable[Run]) -> list[Metric]:
-    """The metrics that the finished runs were judged by, each once, in the objective's order."""
+    """The metrics that the runs are judged by, each once, in the objective's order."""
     metrics: dict[str, Metric] = {}
     for run in runs:
-        for described in run.result.metric_info if run.result is not None else ():
+        for described in run.metric_info:
             metric = Metric.from_dict(described)
             metrics.setdefault(metric.name, metric)
     return list(metrics.values())

@@ -257,9 +257,7 @@ def _row(
         target_s=_spread(at_s for _, at_s in arrived),
         target_updates=_spread(updates for updates, _ in arrived),
         wall_s=_spread(result.wall_s for result in results.values()),
-        server_s=_spread(
-            sum(result.server_s.get(kind, 0.0) for kind in SERVER_KINDS) for result in results.values()
-        ),
+        server_s=_spread(sum(result.server_s.get(kind, 0.0) for kind in SERVER_KINDS) for result in results.values()),
         memory_mb=_spread(result.peak_memory_mb for result in results.values()),
         updates=sum(result.updates for result in results.values()),
         refused=sum(result.refused for result in results.values()),
@@ -270,9 +268,7 @@ def _row(
     )
 
 
-def _arrivals(
-    by_seed: Mapping[int, Run], judged: Metric | None, target: float | None
-) -> dict[int, tuple[int, float]]:
+def _arrivals(by_seed: Mapping[int, Run], judged: Metric | None, target: float | None) -> dict[int, tuple[int, float]]:
     """By seed, updates and virtual seconds to the target, of the runs that reached it."""
     if judged is None or target is None:
         return {}

@@ -55,7 +55,9 @@ class Candidate:
         scores = [value for value in values if value is not None and math.isfinite(value)]
         failed = [run.reason for run in runs if isinstance(run, Failure)]
         if metric is not None:
-            failed += [f"{metric.label} is {value}" for value in values if value is not None and not math.isfinite(value)]
+            failed += [
+                f"{metric.label} is {value}" for value in values if value is not None and not math.isfinite(value)
+            ]
         return cls(
             settings,
             Spread.of(scores) if scores else None,
@@ -138,9 +140,7 @@ def choose(grids: Mapping[str, Grid], seeds: Sequence[int], results: Sequence[Re
     remaining = iter(results)
     choices = []
     for method, grid in grids.items():
-        candidates = []
-        for settings in points(grid):
-            candidates.append(Candidate.of(settings, [next(remaining) for _ in seeds]))
+        candidates = [Candidate.of(settings, [next(remaining) for _ in seeds]) for settings in points(grid)]
         best = max(candidates, key=lambda candidate: candidate.value)
         edges = [
             key for key, values in grid.items() if len(values) > 2 and best.settings[key] in (min(values), max(values))
