@@ -45,7 +45,7 @@ SEES = {
     "server": {"core", "algorithms", "stages", "server"},
     "data": {"core", "data"},
     "executors": {"core", "executors"},
-    "runs": {"core", "runs"},
+    "runs": {"core", "objectives", "runs"},
     "simulation": {"core", "data", "executors", "runs", "simulation"},
 }
 """Rooms that may see less than all that lies below them."""

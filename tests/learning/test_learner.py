@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from fedecho.learning.evaluation import Evaluation
 from torch import Tensor, nn
 
 from fedecho.algorithms.fedasync import Proximal
@@ -19,7 +20,6 @@ from fedecho.core.keys import Key
 from fedecho.core.messages import Model, Task
 from fedecho.data.federation import Federation
 from fedecho.experiment.build import prepare
-from fedecho.learning.evaluation import Evaluation
 from fedecho.learning.learner import Learner
 from fedecho.learning.models.cnn import CNN
 from fedecho.learning.models.lenet import LeNet5

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from fedecho.learning.evaluation import Evaluation
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import Tensor
 
 from fedecho.core.errors import ConfigError
-from fedecho.learning.evaluation import Evaluation
 from fedecho.objectives.classification import Classification
 
 OBJECTIVE = Classification()

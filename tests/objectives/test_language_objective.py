@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from fedecho.learning.evaluation import perplexity
 from torch import Tensor
 
 from fedecho.core.errors import ConfigError
-from fedecho.learning.evaluation import perplexity
 from fedecho.objectives.language import Language
 
 OBJECTIVE = Language()

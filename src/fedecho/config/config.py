@@ -18,11 +18,21 @@ from ..algorithms.fedbuff import FedBuff
 from ..core.errors import ConfigError
 from ..data.federation import DataConfig
 from ..learning.settings import ClientConfig
+from ..objectives.base import Objective
 from ..server.settings import ServerConfig
 from ..simulation.settings import PopulationConfig
 from ..stages.base import Stage
 from .checks import cross_faults, range_faults
-from .conversion import build, plain, read_algorithm, read_model, read_stage, registered_name, suggestion
+from .conversion import (
+    build,
+    plain,
+    read_algorithm,
+    read_model,
+    read_objective,
+    read_stage,
+    registered_name,
+    suggestion,
+)
 from .tables import ExecutorConfig, ExperimentConfig, ModelConfig, RecordsConfig, TransportConfig
 from .toml import delays_as_name, is_table, read_toml, resolve, shape_faults
 
@@ -34,6 +44,7 @@ class Config:
     experiment: ExperimentConfig
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    objective: Objective | None = None  # None: the one that fits the data's targets
     client: ClientConfig = field(default_factory=ClientConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     algorithm: Algorithm = field(default_factory=lambda: FedBuff(buffer_size=5))
@@ -64,6 +75,8 @@ class Config:
             value = getattr(self, part.name)
             if part.name == "algorithm":
                 tables[part.name] = {"name": registered_name(value), **plain(value)}
+            elif part.name == "objective":
+                tables[part.name] = {} if value is None else {"name": registered_name(value), **plain(value)}
             elif part.name == "stages":
                 tables[part.name] = [{"name": registered_name(stage), **plain(stage)} for stage in value]
             elif not simulated and part.name in ("client", "population"):
@@ -119,6 +132,7 @@ class Config:
             name: build(type_, tables.get(name, {}), name, faults) for name, type_ in types_.items()
         }
         parts["model"] = read_model(tables.get("model", {}), faults)
+        parts["objective"] = read_objective(tables.get("objective", {}), faults)
         live = parts["transport"] is not None and parts["transport"].name != "simulated"
         if live and parts["model"] is not None and "name" not in tables.get("model", {}):
             parts["model"] = dataclasses.replace(parts["model"], name="")  # the server knows the arrays alone

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from ..algorithms.base import Algorithm
 from ..core.errors import ConfigError
 from ..learning.models import MODELS
+from ..objectives import shipped as shipped_objectives
+from ..objectives.base import Objective
 from ..server.settings import ServerConfig
 from ..simulation.settings import PopulationConfig
 from ..stages.base import Stage
@@ -114,6 +116,13 @@ def read_model(table: Any, faults: list[str]) -> ModelConfig | None:
     return dataclasses.replace(config, options=options) if config is not None else None
 
 
+def read_objective(table: Any, faults: list[str]) -> Any:
+    """The objective that a table names; None for "auto", the one that fits the data's targets."""
+    if isinstance(table, Mapping) and table.get("name", "auto") == "auto" and set(table) <= {"name"}:
+        return None
+    return _named(table, "objective", None, shipped_objectives(), Objective, faults, None)
+
+
 def read_algorithm(table: Any, server: ServerConfig, faults: list[str]) -> Any:
     made = _named(table, "algorithm", "fedbuff", algorithm_classes(), Algorithm, faults, server)
     return made
@@ -162,8 +171,8 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def registered_name(thing: Algorithm | Stage) -> str:
-    """The name a rule or stage is found by again."""
-    known: dict[str, Any] = {**algorithm_classes(), **stage_classes()}
+def registered_name(thing: Algorithm | Stage | Objective) -> str:
+    """The name by which a rule, stage or objective is found again."""
+    known: dict[str, Any] = {**algorithm_classes(), **stage_classes(), **shipped_objectives()}
     cls = type(thing)
     return thing.name if known.get(thing.name) is cls else f"{cls.__module__}:{cls.__qualname__}"

@@ -69,12 +69,13 @@ class Federation:
 
     Attributes:
         inputs: [n, *shape] float32, or [n, L] int64 token ids: all clients' examples, client after client.
-        labels: [n] int64, or [n, L], see `causal`.
+        labels: [n] int64, or [n, L], see `causal`; float32 [n], [n, T] or [n, L] where targets are numbers or labels
+            that may hold or not.
         offsets: [N + 1]: client i holds the examples offsets[i] to offsets[i + 1].
         unlabeled: U, [|U|, *shape], as `inputs`.
         validation: inputs and labels kept from the clients.
         test: inputs and labels of the data set's test part; in a natural split, of the clients' own alone.
-        classes: C; of a language model, the tokens.
+        classes: the model's outputs: C classes, labels or target columns; of a language model, the tokens.
         causal: language: labels are [n, L], the next token at each place, and −100 where none is to be predicted.
         pad: the token that fills short texts; None: there is none, or inputs are no tokens.
         test_clients: [m] the client whose each test example is; None but in a natural split.
@@ -139,10 +140,12 @@ def federation(
     made_of_real = config.unlabeled in ("held_out", "mixup")
     held_out = config.held_out if config.held_out is not None else (config.unlabeled_size if made_of_real else 0)
     part, validation, public = carve(source, key.fold("carve"), unlabeled=held_out, validation=config.validation)
-    if source.causal and config.partition not in ("iid", "quantity", *natural.schemes()):
+    if not source.class_labels and config.partition not in ("iid", "quantity", *natural.schemes()):
+        instead = "is running text without any" if source.causal else "has no class label per example"
+        natural_too = f", {', '.join(natural.schemes())}" if source.owners is not None else ""
         raise ConfigError(
-            f"data.partition {config.partition!r} deals by label, and {config.dataset!r} is running text without any; "
-            f"take iid, quantity, {', '.join(natural.schemes())}"
+            f"data.partition {config.partition!r} deals by label, and {config.dataset!r} {instead}; take iid, "
+            f"quantity{natural_too}"
         )
     owners: Sequence[int] | None = None
     if config.partition in natural.schemes():
@@ -158,7 +161,7 @@ def federation(
         )
     else:
         owned = partition(
-            source.labels[part].numpy() if not source.causal else np.zeros(len(part), dtype=np.int64),
+            source.labels[part].numpy() if source.class_labels else np.zeros(len(part), dtype=np.int64),
             config.clients,
             config.partition,
             key.fold("partition"),

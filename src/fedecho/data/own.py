@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.errors import ConfigError, DataError
 from .images import to_grey, to_pixels
-from .source import Source, check_source, to_floats, to_labels
+from .source import Source, check_source, to_floats, to_targets
 
 
 def load_function(name: str, module: str, function: str) -> Source:
@@ -34,7 +34,9 @@ def load_function(name: str, module: str, function: str) -> Source:
             f"{name}: the function returned {count} things; return (train_x, train_y, test_x, test_y), or two Datasets"
         )
     x, y, test_x, test_y = parts
-    return check_source(name, to_floats(name, x), to_labels(name, y), to_floats(name, test_x), to_labels(name, test_y))
+    return check_source(
+        name, to_floats(name, x), to_targets(name, y), to_floats(name, test_x), to_targets(name, test_y)
+    )
 
 
 @contextlib.contextmanager
@@ -48,11 +50,11 @@ def _current_folder_importable() -> Iterator[None]:
 
 
 def _unzip(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A map-style Dataset of (input, label) pairs as two arrays."""
+    """A map-style Dataset of (input, target) pairs as two arrays."""
     pairs = [dataset[i] for i in range(len(dataset))]
     inputs = [x for x, _ in pairs]
     if hasattr(inputs[0], "getbands"):  # images of PIL, without importing it
         stacked = to_pixels(inputs, "L" if all(map(to_grey, inputs)) else "RGB")
     else:
         stacked = np.stack([np.asarray(x) for x in inputs])
-    return stacked, np.array([int(y) for _, y in pairs])
+    return stacked, np.stack([np.asarray(y) for _, y in pairs])

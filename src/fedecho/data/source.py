@@ -44,10 +44,11 @@ class Source:
     Attributes:
         name: what `load` was asked for.
         inputs: the train part, [n, *shape] float32, or [n, L] int64 token ids.
-        labels: [n] int64, in 0 … classes - 1; for a language model [n, L] the next token at each place, −100 for none.
+        labels: [n] int64, in 0 … classes - 1; for a language model [n, L] the next token at each place, −100 for none;
+            float32 for other targets: [n] or [n, T] numbers, or [n, L] of 0 and 1, one for each label that may hold.
         test_inputs: the test part, [m, *shape].
-        test_labels: [m] or [m, L] int64.
-        classes: the number of classes; for a language model, of tokens.
+        test_labels: likewise, m of them.
+        classes: the number of classes; for a language model, of tokens; of other targets, numbers per example.
         owners: [n] int64, whose each train example is, in 0 … K − 1; None where nobody is known.
         test_owners: [m], likewise.
         domains: [K] the group that each owner belongs to (a play, say).
@@ -82,7 +83,12 @@ class Source:
     @property
     def causal(self) -> bool:
         """Is it for a language model?"""
-        return self.labels.dim() == 2
+        return self.labels.dim() == 2 and not self.labels.is_floating_point()
+
+    @property
+    def class_labels(self) -> bool:
+        """Is each target one class label, as partitions by label need?"""
+        return self.labels.dim() == 1 and not self.labels.is_floating_point()
 
 
 def damaged(folder: Path, what: object) -> DataError:
@@ -115,14 +121,20 @@ def check_source(name: str, x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor
     for part, inputs, labels in (("train", x, y), ("test", test_x, test_y)):
         if inputs.ndim < 2 or len(inputs) == 0:
             raise DataError(f"{name}: the {part} inputs have shape {list(inputs.shape)}; give [n, *shape] with n ≥ 1")
-        if labels.shape != inputs.shape[:1]:
+        if labels.shape[:1] != inputs.shape[:1]:
             raise DataError(
-                f"{name}: {list(labels.shape)} {part} labels for {len(inputs)} inputs; give one integer label per input"
+                f"{name}: {list(labels.shape)} {part} labels for {len(inputs)} inputs; give one label, or one row of "
+                "targets, per input"
             )
     if x.shape[1:] != test_x.shape[1:]:
         raise DataError(
             f"{name}: train inputs are {list(x.shape[1:])}, test inputs {list(test_x.shape[1:])}; give both one shape"
         )
+    if y.dtype != test_y.dtype or y.shape[1:] != test_y.shape[1:]:
+        train, test = (f"{part.dtype} {list(part.shape[1:])}" for part in (y, test_y))
+        raise DataError(f"{name}: a train target is {train}, a test target {test}; give both one type and shape")
+    if y.is_floating_point():
+        return Source(name, x, y, test_x, test_y, 1 if y.dim() == 1 else y.shape[1])
     low, high = (int(bound) for bound in torch.aminmax(torch.cat([y, test_y])))
     if low < 0 or (classes is not None and high >= classes):
         raise DataError(
@@ -137,6 +149,28 @@ def to_labels(name: str, labels: object) -> Tensor:
     if array.dtype.kind not in "iu":
         raise DataError(f"{name}: labels are {array.dtype}, expected integers from 0; number the classes")
     return torch.from_numpy(array.astype(np.int64))
+
+
+def to_targets(name: str, targets: object) -> Tensor:
+    """A user's targets: [n] int64 class labels; [n] or [n, T] float32 numbers; or [n, L] float32 of 0 and 1, given as
+    integers or booleans, one for each label that may hold.
+
+    Raises:
+        DataError: for another type or shape, or values that are not finite.
+    """
+    array = np.asarray(targets)
+    if array.ndim == 1 and array.dtype.kind != "f":
+        return to_labels(name, array)
+    if array.ndim not in (1, 2) or array.dtype.kind not in "iubf":
+        raise DataError(
+            f"{name}: targets are {array.dtype} {list(array.shape)}; give class labels [n], numbers [n] or [n, T], or "
+            "0 and 1 for each label [n, L]"
+        )
+    if array.dtype.kind != "f" and not np.isin(array, (0, 1)).all():
+        raise DataError(f"{name}: integer targets [n, L] must be 0 or 1 for each label; give floats for regression")
+    if not np.isfinite(array).all():
+        raise DataError(f"{name}: its targets hold NaN or infinite values; clean them")
+    return torch.from_numpy(array.astype(np.float32))
 
 
 def to_floats(name: str, values: Any) -> Tensor:

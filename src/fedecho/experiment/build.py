@@ -17,7 +17,7 @@ from ..learning import models
 from ..server.server import Server
 from ..simulation.build import build
 from .judging import make_judge
-from .limits import check_device, check_memory
+from .limits import check_device, check_memory, check_objective
 from .setup import Simulation
 from .texts import continuation_writer, generated_inputs
 from .workers import make_executor, make_learner, training_part, worker_count
@@ -52,6 +52,7 @@ def prepare(config: Config) -> Simulation:
         population = population.at_hours(data.hours)
     check_device(config.experiment.device)
     learner = make_learner(config, data)
+    check_objective(config, learner.objective)
     if config.data.unlabeled == "generated":
         data = replace(data, unlabeled=generated_inputs(config, data, learner, key.fold("generated")))
         learner.publish(data.unlabeled)
@@ -79,5 +80,16 @@ def prepare(config: Config) -> Simulation:
     set_up_s = time.perf_counter() - began
     continue_prompts = continuation_writer(config, data, learner)
     return Simulation(
-        config, server, judge, learner.state_dict, learner, continue_prompts, data, population, executor, set_up_s
+        config=config,
+        server=server,
+        judge=judge,
+        export=learner.state_dict,
+        learner=learner,
+        continue_prompts=continue_prompts,
+        objective=learner.objective.name,
+        metrics=learner.objective.metrics,
+        data=data,
+        population=population,
+        executor=executor,
+        set_up_s=set_up_s,
     )

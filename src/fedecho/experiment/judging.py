@@ -3,42 +3,58 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from ..config.config import Config
 from ..core.messages import Model
 from ..data.federation import Federation
-from ..learning.evaluation import perplexity
 from ..learning.learner import Learner
+from ..objectives.base import Objective
 from ..simulation.population import Population
 from .setup import Judge
 
+GROUPS = ("slow", "fast")
+"""Groups of clients for whom every metric is also computed."""
+
+GroupValues = Callable[[Tensor], dict[str, float]]
+"""The metrics on one group's data, of the statistics [n, r] of all judging examples."""
+
 
 def make_judge(config: Config, data: Federation, population: Population, learner: Learner) -> Judge:
-    """Accuracy and loss on the part that judges, and those of slow and of fast clients: on their own test examples
-    where these are known, else under their label mixes."""
+    """Every metric of the learner's objective on the part that judges, as NAME, and on the data of slow and of fast
+    clients, as `slow_client_NAME` and `fast_client_NAME`.
+
+    A group is judged on its clients' own test examples where these are known, else, for class labels, on all examples,
+    weighted to the label distribution of the group's training data. Of other data nothing is known of a group.
+    """
+    objective = learner.objective
     validating = config.experiment.evaluate == "validation"
-    inputs, labels = data.validation if validating else data.test
-    whose = None if validating else data.test_clients
-    members = {group: population.members(group) for group in ("slow", "fast")}
-    if whose is not None:
-        own = {group: torch.isin(whose, torch.tensor(clients)) for group, clients in members.items() if clients}
-    elif not data.causal:
-        mixes = {group: data.label_mix(clients) for group, clients in members.items() if clients}
+    inputs, targets = data.validation if validating else data.test
+    targets = objective.prepare(targets)
+    owners = None if validating else data.test_clients
+    groups: dict[str, GroupValues] = {}
+    for group in GROUPS:
+        if (members := population.members(group)) and owners is not None:
+            groups[group] = _on_rows(objective, torch.isin(owners, torch.tensor(members)))
+        elif members and objective.class_labels:
+            groups[group] = _on_mix(objective, data.label_mix(members))
 
     def judge(model: Model) -> dict[str, float | None]:
-        found = learner.evaluate(model, inputs, labels)
-        judged = {"accuracy": found.accuracy, "loss": found.loss}  # a NaN means that there was nothing to judge by
-        if data.causal:
-            judged["perplexity"] = perplexity(found.loss)
-        if whose is not None:
-            for group, rows in own.items():
-                judged[f"{group}_client_accuracy"], loss = found.of(rows)
-                if data.causal:
-                    judged[f"{group}_client_perplexity"] = perplexity(loss)
-        elif not data.causal:
-            judged |= {f"{group}_client_accuracy": found.accuracy_under(mix) for group, mix in mixes.items()}
-        return {name: None if math.isnan(value) else value for name, value in judged.items()}
+        statistics = learner.evaluate(model, inputs, targets)
+        values = objective.values(statistics)
+        for group, group_values in groups.items():
+            values |= {f"{group}_client_{name}": value for name, value in group_values(statistics).items()}
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
 
     return judge
+
+
+def _on_rows(objective: Objective, rows: Tensor) -> GroupValues:
+    return lambda statistics: objective.values(statistics[rows])
+
+
+def _on_mix(objective: Objective, mix: Tensor) -> GroupValues:
+    return lambda statistics: objective.values(statistics, objective.mix_weights(statistics, mix))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,10 @@ from ..core.mapped import to_mmap
 from ..core.messages import Model
 from ..data.federation import Federation
 from ..learning.learner import Learner
+from ..learning.outputs import output_tensor
 from ..learning.settings import ClientConfig
+from ..objectives.base import Metric, Objective
+from ..objectives.classification import Classification
 from ..server.server import Server
 from .limits import check_device, check_memory
 from .setup import Judge, Setup
@@ -27,6 +30,7 @@ def prepare_live(
     unlabeled: Tensor | None,
     judge: Judge,
     export: Callable[[Learner | None, Model], dict[str, Tensor]],
+    metrics: Sequence[Metric] | None = None,
 ) -> Setup:
     """Build the parts of a run on a live federation: clients come by `Joined`, and none is there before.
 
@@ -37,6 +41,8 @@ def prepare_live(
         unlabeled: U, [|U|, *shape] float32, likewise.
         judge: judges the server's model.
         export: the model as a plain state_dict.
+        metrics: what `judge` tells, the judged one first; None: those of the configuration's objective, by default of
+            classification.
 
     Raises:
         ConfigError: for what cannot be built, with the remedy.
@@ -44,6 +50,7 @@ def prepare_live(
     torch.set_num_threads(config.executor.threads)
     key = Key(config.experiment.seed)
     check_device(config.experiment.device)
+    objective = Classification() if config.objective is None else config.objective
     learner, outputs = None, None
     if any(stage.needs_compute for stage in config.stages):
         if build is None:
@@ -54,7 +61,7 @@ def prepare_live(
             raise ConfigError(
                 f"{config.method} needs `unlabeled`: give it the public inputs, [|U|, *shape] float32{few}"
             )
-        learner = public_learner(build, unlabeled, key, config.experiment.device)
+        learner = public_learner(build, unlabeled, key, config.experiment.device, objective)
         outputs = (learner.predictions, learner.classes)
     initial = read(learner)
     check_memory(config, len(initial.weights), outputs or (0, 0))
@@ -72,10 +79,21 @@ def prepare_live(
         range(clients),
         to_mmap if config.records.bank == "mapped" else None,
     )
-    return Setup(config, server, judge, lambda model: export(learner, model), learner, None)
+    return Setup(
+        config=config,
+        server=server,
+        judge=judge,
+        export=lambda model: export(learner, model),
+        learner=learner,
+        continue_prompts=None,
+        objective=objective.name,
+        metrics=objective.metrics if metrics is None else tuple(metrics),
+    )
 
 
-def public_learner(build: Callable[[], nn.Module], unlabeled: Tensor, key: Key, device: str) -> Learner:
+def public_learner(
+    build: Callable[[], nn.Module], unlabeled: Tensor, key: Key, device: str, objective: Objective
+) -> Learner:
     """A learner that holds no client's data, only U, [|U|, *shape] float32.
 
     Raises:
@@ -85,13 +103,12 @@ def public_learner(build: Callable[[], nn.Module], unlabeled: Tensor, key: Key, 
     shape = tuple(unlabeled.shape[1:])
     try:
         with torch.no_grad():
-            logits = build().eval()(torch.zeros(2, *shape))
+            logits = output_tensor(build().eval()(torch.zeros(2, *shape)))
     except Exception as fault:  # whatever the module raises
         raise ConfigError(
             f"the model cannot take `unlabeled` [n, {shape}]: {fault}; give inputs as it is fed"
         ) from fault
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ConfigError(f"the model gives {got} for two inputs; it must give logits [2, C]")
+    if logits.dim() != 2 or len(logits) != 2:
+        raise ConfigError(f"the model gives {tuple(logits.shape)} for two inputs; it must give logits [2, C]")
     data = Federation.public(unlabeled, int(logits.shape[1]))
-    return Learner(build, data, ClientConfig(), key, None, device, "contiguous")
+    return Learner(build, data, ClientConfig(), key, None, device, "contiguous", objective)

@@ -1,4 +1,4 @@
-"""Who is told how a run goes."""
+"""The interface of whoever follows a run while it goes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .setup import Setup
 
 
 class Observer(Protocol):
-    """Is told how a run goes."""
+    """Follows a run while it goes."""
 
     def started(self, setup: Setup) -> None: ...
 
@@ -18,5 +18,6 @@ class Observer(Protocol):
         ...
 
     def evaluated(self, row: Mapping[str, float]) -> None:
-        """After an evaluation; `row` has the keys of `fedecho.runs.schema.METRICS`."""
+        """After an evaluation. `row` has the keys of `fedecho.runs.schema.BOOKKEEPING`, and for each metric of the
+        objective `NAME`, `slow_client_NAME` and `fast_client_NAME`; values that are not known are None."""
         ...

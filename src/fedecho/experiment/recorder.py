@@ -1,11 +1,13 @@
-"""The journal of a run: what is kept of it, how its model is judged, and what it came to."""
+"""The journal of a run: its records, the evaluations of its model, and its final numbers."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import resource
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,15 +15,26 @@ from ..core.errors import Interrupted, Stalled
 from ..core.messages import Event, LogEntry
 from ..runs.environment import Clock
 from ..runs.folder import RunFolder
-from ..runs.schema import METRICS
+from ..runs.schema import metric_columns
 from ..runs.tensorboard import FOLDER, TensorBoardSink
 from .observer import Observer
-from .result import Result, sha256
+from .result import MetricResult, Result, sha256
 from .setup import Setup
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
 
 MOST_FRUITLESS = 1000
 """Tasks lost or refused in a row (or ten times the clients, where that is more) after which a run is given up: it would
 never end."""
+
+Window = tuple[int, int, int, float, int]
+"""Of the updates accepted since the last evaluation: their number, Σ τ, max τ, Σ training loss, and how many reported
+one."""
+
+EMPTY: Window = (0, 0, 0, 0.0, 0)
 
 
 class Recorder:
@@ -30,24 +43,27 @@ class Recorder:
     Args:
         setup: the run's parts.
         folder: where to write; None keeps nothing.
-        observer: is told how it goes.
+        observer: follows the run.
     """
 
     def __init__(self, setup: Setup, folder: RunFolder | None, observer: Observer | None = None) -> None:
         self.setup, self.folder, self.observer = setup, folder, observer
         self.stop_requested = False
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, Any]] = []
         self.seq = 0
         self.lost = 0
+        self.refused_by_kind: Counter[str] = Counter()
         self.clock = Clock()
         self.aggregate_s = self.evaluate_s = self.records_s = 0.0
-        self._before: dict[str, float] = {}  # seconds of work in earlier sittings
+        self._before: dict[str, float] = {}  # seconds of work before the run was resumed
         self._board: TensorBoardSink | None = None
-        self._window: tuple[int, int, int, float] = (0, 0, 0, 0.0)  # updates, Σ τ, max τ, Σ loss since the last row
+        self._window = EMPTY
         self._fruitless = 0  # tasks lost or refused since the last accepted update
         self._began = self._handed_s = time.perf_counter()
         self._learning_s = 0.0
         self._saved_s = time.perf_counter()
+        if folder is not None:
+            folder.declare_metrics(setup.objective, setup.metrics)
 
     # -- the journal
 
@@ -68,27 +84,12 @@ class Recorder:
         began, judged_s = time.perf_counter(), self.evaluate_s
         self.aggregate_s += began - self._handed_s - learning_s
         server = self.setup.server
-        updates, tau_sum, tau_max, loss = self._window
         for entry in log:
-            if entry.kind == "accept":
-                tau = entry.staleness or 0
-                updates, tau_sum, tau_max = updates + 1, tau_sum + tau, max(tau_max, tau)
-                loss += float(entry.detail.get("loss", math.nan))
-                self._fruitless = 0
-            elif entry.kind in ("lost", "refuse"):
-                self.lost += entry.kind == "lost"
-                self._fruitless += 1
-                if self._fruitless >= max(MOST_FRUITLESS, 10 * server.clients):
-                    raise Stalled(
-                        f"the last {self._fruitless} tasks were all lost or refused (the last one: "
-                        f"{entry.detail.get('reason')}); if clients diverge lower client.lr, if they leave too early "
-                        "or come too late change the population or the limit"
-                    )
+            self._count(entry)
             if self.folder is not None:
                 self.folder.add_log_entry(self.seq, entry)
             if entry.kind == "stage" and (board := self.board) is not None:
                 board.refined(entry.detail, server.state.updates)
-        self._window = (updates, tau_sum, tau_max, loss)
         if not self.rows or self._due(log):
             self.evaluate()
         if self.observer is not None:
@@ -102,20 +103,45 @@ class Recorder:
             how = f"; {self._continued_by(self.folder)} continues it" if self.folder is not None else ""
             raise Interrupted(f"stopped at {server.state.updates} updates{how}")
 
+    def _count(self, entry: LogEntry) -> None:
+        """Add an entry to the numbers that the next row and the result tell.
+
+        Raises:
+            Stalled: when nothing but lost and refused tasks comes any more.
+        """
+        if entry.kind == "accept":
+            updates, tau_sum, tau_max, loss, losses = self._window
+            tau = entry.staleness or 0
+            if "loss" in entry.detail:
+                loss, losses = loss + float(entry.detail["loss"]), losses + 1
+            self._window = (updates + 1, tau_sum + tau, max(tau_max, tau), loss, losses)
+            self._fruitless = 0
+        elif entry.kind in ("lost", "refuse"):
+            self.lost += entry.kind == "lost"
+            if entry.kind == "refuse":
+                self.refused_by_kind[_refusal_kind(entry.detail)] += 1
+            self._fruitless += 1
+            if self._fruitless >= max(MOST_FRUITLESS, 10 * self.setup.server.clients):
+                raise Stalled(
+                    f"the last {self._fruitless} tasks were all lost or refused (the last one: "
+                    f"{entry.detail.get('reason')}); if clients diverge lower client.lr, if they leave too early "
+                    "or come too late change the population or the limit"
+                )
+
     def _continued_by(self, folder: RunFolder) -> str:
         return f"`fedecho resume {folder.path}`"
 
     # -- judging
 
     def _due(self, log: Sequence[LogEntry]) -> bool:
-        """Is it time to judge the model?"""
+        """Whether it is time to judge the model."""
         accepted = any(entry.kind == "accept" for entry in log)
         return accepted and self.setup.server.state.updates % self.setup.config.experiment.eval_every == 0
 
     def evaluate(self) -> None:
         """Judge the server's model and add a row."""
         began = time.perf_counter()
-        server, (updates, tau_sum, tau_max, loss) = self.setup.server, self._window
+        server, (updates, tau_sum, tau_max, loss, losses) = self.setup.server, self._window
         judged = self.setup.judge(server.output)
         row: dict[str, Any] = {
             "updates": server.state.updates,
@@ -124,19 +150,12 @@ class Recorder:
             "wall_s": self.clock.seconds,
             "staleness_mean": tau_sum / updates if updates else 0.0,
             "staleness_max": tau_max,
-            "accuracy": judged.get("accuracy"),
-            "loss": judged.get("loss"),
-            "slow_client_accuracy": judged.get("slow_client_accuracy"),
-            "fast_client_accuracy": judged.get("fast_client_accuracy"),
-            "perplexity": judged.get("perplexity"),
-            "slow_client_perplexity": judged.get("slow_client_perplexity"),
-            "fast_client_perplexity": judged.get("fast_client_perplexity"),
-            "train_loss": loss / updates if updates else None,
+            "train_loss": loss / losses if losses else None,
             "refused": server.state.refused,
             "lost": self.lost,
         }
-        assert list(row) == list(METRICS)
-        self._window = (0, 0, 0, 0.0)
+        row |= {name: judged.get(name) for name in metric_columns([metric.name for metric in self.setup.metrics])}
+        self._window = EMPTY
         self.rows.append(row)
         if self.folder is not None:
             self.folder.add_metrics(self.seq, row)
@@ -153,11 +172,12 @@ class Recorder:
     def board(self) -> TensorBoardSink | None:
         """Where the metrics go for TensorBoard, if that is asked for; opened when it is first needed."""
         if self._board is None and self.folder is not None and self.setup.config.records.tensorboard:
-            there = self.folder.path / FOLDER
-            self._board = TensorBoardSink(there, 0 if there.exists() else None)
+            folder = self.folder.path / FOLDER
+            self._board = TensorBoardSink(folder, 0 if folder.exists() else None)
         return self._board
 
     def close(self) -> None:
+        """Close what is written besides the folder."""
         if self._board is not None:
             self._board.close()
             self._board = None
@@ -165,12 +185,13 @@ class Recorder:
     # -- checkpoints
 
     def checkpoint(self) -> None:
-        """Write all that is needed to go on."""
+        """Write all that is needed to continue the run."""
         assert self.folder is not None
         state = {
             "server": self.setup.server.snapshot(),
             "window": self._window,
             "lost": self.lost,
+            "refused_by_kind": dict(self.refused_by_kind),
             "wall_s": self.clock.seconds,
             "seconds": self.seconds(),
         }
@@ -178,16 +199,17 @@ class Recorder:
         self._saved_s = time.perf_counter()
 
     def finish(self) -> None:
-        """The run is over and its summary written: drop what only going on would need."""
+        """The run is over and its summary written: drop what only a resumed run would need."""
         assert self.folder is not None
         self.folder.drop_checkpoints()
 
     def restore(self, seq: int, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         assert self.folder is not None
         self._forget_after(seq)
         self.setup.server.restore(state["server"])
         self.seq, self.lost, self._window = seq, state["lost"], tuple(state["window"])
+        self.refused_by_kind = Counter(state["refused_by_kind"])
         self.rows = self.folder.metrics()
         self._before = dict(state["seconds"])
         self.clock = Clock(state["wall_s"])
@@ -201,7 +223,7 @@ class Recorder:
         self.folder.forget_after(seq)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of work by kind: in all processes, over all sittings."""
+        """Seconds of work by kind: in all processes, since the run began."""
         parts = (self._before, self._here(), self.setup.worker_seconds)
         kinds = [kind for kind in self._here() if kind != "records_s"]
         return {kind: sum(part.get(kind, 0.0) for part in parts) for kind in kinds}
@@ -222,39 +244,51 @@ class Recorder:
         server, config = self.setup.server, self.setup.config
         if self.rows[-1]["updates"] != server.state.updates or self.rows[-1]["version"] != server.model.version:
             self.evaluate()
-        last = self.rows[-5:]
-        wall_s = self.clock.seconds
-
-        def mean(name: str) -> float | None:
-            values = [row[name] for row in last if row[name] is not None]
-            return sum(values) / len(values) if values else None
-
-        accuracies = [row["accuracy"] for row in self.rows if row["accuracy"] is not None]
+        refused_by_kind = dict(self.refused_by_kind.most_common())
         return Result(
             algorithm=config.method,
             seed=config.experiment.seed,
             dataset=config.data.dataset,
+            objective=self.setup.objective,
+            metrics={metric.name: MetricResult.of(metric, self.rows) for metric in self.setup.metrics},
+            metric_info=[dataclasses.asdict(metric) for metric in self.setup.metrics],
             versions=server.model.version,
             updates=server.state.updates,
+            refused=server.state.refused,
+            refused_by_kind=refused_by_kind,
+            lost=self.lost,
+            warnings=_warnings(server.state.updates, server.state.refused, refused_by_kind),
             virtual_time_s=server.state.now_s,
-            wall_s=wall_s,
-            final_accuracy=mean("accuracy"),
-            best_accuracy=max(accuracies, default=None),
-            slow_client_accuracy=mean("slow_client_accuracy"),
-            fast_client_accuracy=mean("fast_client_accuracy"),
+            wall_s=self.clock.seconds,
             server_s=self.seconds(),
             profile_s=self.profile(),
             peak_memory_mb=_peak_memory_mb(),
             model_sha256=sha256(server.output),
-            refused=server.state.refused,
-            lost=self.lost,
             run_dir=str(self.folder.path) if self.folder is not None else None,
-            final_perplexity=mean("perplexity"),
-            slow_client_perplexity=mean("slow_client_perplexity"),
-            fast_client_perplexity=mean("fast_client_perplexity"),
         )
 
 
+def _refusal_kind(detail: Mapping[str, Any]) -> str:
+    """The kind of reason for which an update was refused: `kind` where the server tells it, else the reason up to its
+    first number or punctuation mark."""
+    reason = str(detail.get("kind") or detail.get("reason") or "unknown")
+    return re.split(r"[\d(,:;]", reason)[0].strip() or reason
+
+
+def _warnings(updates: int, refused: int, refused_by_kind: Mapping[str, int]) -> list[str]:
+    """What a reader of the final numbers should know."""
+    if refused <= updates:
+        return []
+    kinds = ", ".join(f"{kind}: {count}" for kind, count in refused_by_kind.items())
+    return [
+        f"{refused} of {refused + updates} updates were refused ({kinds}): the model learned from the few that were "
+        "accepted; check what clients send, or the limits of the server and the rule"
+    ]
+
+
 def _peak_memory_mb() -> float:
+    """The process's largest resident size, MiB; NaN where the system does not tell."""
+    if resource is None:
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere

@@ -10,7 +10,6 @@ from pathlib import Path
 from torch import nn
 
 from ..config.config import Config
-from ..config.toml import read_toml
 from ..core.errors import ConfigError, RecordError
 from ..core.imports import import_object
 from ..core.messages import Event, LogEntry, Model
@@ -21,12 +20,13 @@ from .build import prepare
 from .live import prepare_live
 from .observer import Observer
 from .result import sha256
+from .run import threads_restored
 from .setup import Setup
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay came to.
+    """The outcome of a replay.
 
     Attributes:
         model_sha256: of the recomputed model.
@@ -53,7 +53,7 @@ def replay(
 
     Args:
         run_dir: the run's folder.
-        observer: is told how it goes.
+        observer: follows the replay.
         model: builds the module of a live run whose server learned, where it cannot be imported by its recorded name.
 
     Raises:
@@ -61,9 +61,10 @@ def replay(
         ConfigError: when the module of a live run cannot be built here.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(threads_restored())
         folder = stack.enter_context(contextlib.closing(RunFolder.open(Path(run_dir))))
         summary = folder.summary()
-        config = Config.from_dict(read_toml(folder.path / "config.toml"))
+        config = Config.from_dict(folder.tables())
         live = config.transport.name != "simulated"
         if summary is None:
             how = "start its ServerApp again to finish it" if live else f"`fedecho resume {run_dir}` finishes it"

@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..config.config import Config
-from ..config.toml import read_toml
 from ..core.errors import RecordError
 from ..runs import tensorboard
 from ..runs.folder import RunFolder
@@ -40,7 +41,7 @@ def run(config: Config, out: str | Path | None = None, observer: Observer | None
     Args:
         config: what to run.
         out: the run folder to write; None keeps no records.
-        observer: is told how it goes.
+        observer: follows the run.
 
     Raises:
         ConfigError, DataError, MissingExtra: before anything is computed.
@@ -48,13 +49,16 @@ def run(config: Config, out: str | Path | None = None, observer: Observer | None
         Stalled: when nothing is left to wait for.
         Interrupted: after Ctrl-C, with the run ready to be resumed.
     """
-    if out is not None and config.records.tensorboard:
-        tensorboard.require()
-    setup = prepare(config)
-    folder = None
     if out is not None:
-        folder = RunFolder.create(Path(out), config.to_toml(), setup.environment())
-    return drive(setup, Recorder(setup, folder, observer), _simulated(setup))
+        RunFolder.check_free(Path(out))  # before the data are loaded
+        if config.records.tensorboard:
+            tensorboard.require()
+    with threads_restored():
+        setup = prepare(config)
+        folder = None
+        if out is not None:
+            folder = RunFolder.create(Path(out), config.to_toml(), setup.environment())
+        return drive(setup, Recorder(setup, folder, observer), _simulated(setup))
 
 
 def resume(run_dir: str | Path, observer: Observer | None = None) -> Result:
@@ -65,17 +69,16 @@ def resume(run_dir: str | Path, observer: Observer | None = None) -> Result:
     Raises:
         RecordError: when the folder holds no run that can be read.
     """
-    with contextlib.closing(RunFolder.open(Path(run_dir))) as folder:
-        folder.lock()
-        config = Config.from_dict(read_toml(folder.path / "config.toml"))
-        if config.transport.name != "simulated":  # finished or not: its last checkpoint is needed for a replay
-            raise RecordError(
-                f"{run_dir} is a run on a live federation; start its ServerApp again: it goes on from there"
-            )
-        if (result := Result.of(folder)) is not None:
-            folder.drop_checkpoints()  # it may have been killed just before it did so itself
+    with contextlib.closing(RunFolder.open(Path(run_dir))) as folder, threads_restored():
+        if folder.tables().get("transport", {}).get("name", "simulated") != "simulated":
+            raise RecordError(f"{run_dir} is a run on a live federation; start its ServerApp again: it continues there")
+        if (result := Result.of(folder)) is not None and not any(folder.path.glob("checkpoint-*")):
             return result
-        setup = prepare(config)
+        folder.lock()
+        if result is not None:
+            folder.drop_checkpoints()  # it was killed just before it did so itself
+            return result
+        setup = prepare(Config.from_dict(folder.tables()))
         recorder = Recorder(setup, folder, observer)
         warn_of_changes(folder, setup)
         checkpoint = folder.load_checkpoint(setup.config.experiment.device)
@@ -86,10 +89,20 @@ def resume(run_dir: str | Path, observer: Observer | None = None) -> Result:
         return drive(setup, recorder, _simulated(setup))
 
 
+@contextlib.contextmanager
+def threads_restored() -> Iterator[None]:
+    """Run with the configuration's number of torch threads, and give the process its own back."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def warn_of_changes(folder: RunFolder, setup: Setup) -> None:
     """Say so when something that decides the bits is not what it was when the run began."""
-    then, now = json.loads((folder.path / "environment.json").read_text(encoding="utf-8")), setup.environment()
-    changed = [f"{name} {then.get(name)} is now {value}" for name, value in now.items() if then.get(name) != value]
+    before, now = json.loads((folder.path / "environment.json").read_text(encoding="utf-8")), setup.environment()
+    changed = [f"{name} {before.get(name)} is now {value}" for name, value in now.items() if before.get(name) != value]
     if changed:
         warnings.warn(f"{folder.path}: {'; '.join(changed)}: the bits may differ from here on", stacklevel=3)
 
@@ -132,7 +145,7 @@ def drive(setup: Setup, recorder: Recorder, transport: Transport) -> Result:
 
 @contextlib.contextmanager
 def _graceful(recorder: Recorder) -> Iterator[None]:
-    """Ctrl-C asks the run to stop after the event it is at; a second one stops it where it is."""
+    """Ctrl-C asks the run to stop after the present event; a second one stops it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -150,5 +163,5 @@ def _graceful(recorder: Recorder) -> Iterator[None]:
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:
-    """A folder that goes away."""
+    """A folder that is removed at the end."""
     return tempfile.TemporaryDirectory(prefix="fedecho-")

@@ -13,12 +13,13 @@ from ..core.messages import Model
 from ..data.federation import Federation
 from ..executors.base import Executor
 from ..learning.learner import Learner
+from ..objectives.base import Metric
 from ..runs.environment import environment
 from ..server.server import Server, common_format
 from ..simulation.population import Population
 
 Judge = Callable[[Model], Mapping[str, float | None]]
-"""Judges a model: its accuracy, loss, slow_client_accuracy, fast_client_accuracy; None where unknown."""
+"""Judges a model: for each metric its NAME, slow_client_NAME and fast_client_NAME; None or missing where unknown."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Setup:
         judge: judges the server's model when it is time.
         export: the model as a plain state_dict, contiguous CPU tensors.
         learner: the server's own learning; None on a live federation whose server only aggregates.
-        go_on: of a language model, where asked for: a few prompts and how the model continues them.
+        continue_prompts: of a language model, where asked for: a few prompts and how the model continues them.
+        objective: name of the objective.
+        metrics: what the judge tells; the run is judged by the first.
     """
 
     config: Config
@@ -40,6 +43,8 @@ class Setup:
     export: Callable[[Model], dict[str, Tensor]]
     learner: Learner | None
     continue_prompts: Callable[[Model], list[tuple[str, str]]] | None
+    objective: str
+    metrics: tuple[Metric, ...]
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -101,11 +106,12 @@ class Simulation(Setup):
         """What the run moves and keeps."""
         learner, stages, model = self.learner, self.config.stages, self.learner.initial()
         number, classes = learner.predictions, learner.classes
-        down = 4 * (model.weights.numel() + model.buffers.numel())
-        said = number * common_format(stages).bytes(classes) if any(stage.needs_predictions for stage in stages) else 0
+        down = model.weights.nbytes + model.buffers.nbytes
+        predicting = any(stage.needs_predictions for stage in stages)
+        predictions = number * common_format(stages).bytes(classes) if predicting else 0
         bank = sum(stage.memory_bytes(self.config.data.clients, number, classes) for stage in stages)
         frozen = sum(p.numel() for p in learner.module.parameters() if not p.requires_grad)
-        return Sizes(model.weights.numel(), frozen, down, down + said, said, bank)
+        return Sizes(model.weights.numel(), frozen, down, down + predictions, predictions, bank)
 
     def close(self) -> None:
         self.executor.close()

@@ -37,13 +37,13 @@ def make_learner(config: Config, data: Federation) -> Learner:
         try:
             module = models.build(model.name, shape, data.classes, data.causal, data.pad, dict(model.options))
         except TypeError as fault:
-            raise ConfigError(f"[model] {model.name} cannot be built: {fault}; check the keys of the table") from None
+            raise ConfigError(f"[model] {model.name} cannot be built: {fault}; check the keys of the table") from fault
         if not isinstance(module, nn.Module):
             raise ConfigError(f"[model] {model.name} gave a {type(module).__name__}; it must give an nn.Module")
         return module
 
     key, rule, device = Key(config.experiment.seed), config.algorithm.client_rule, config.experiment.device
-    return Learner(make, data, config.client, key, rule, device, model.memory_format)
+    return Learner(make, data, config.client, key, rule, device, model.memory_format, config.objective)
 
 
 def training_part(learner: Learner) -> Federation:
@@ -107,12 +107,12 @@ def make_executor(config: Config, learner: Learner, server: Server, shared: Shar
         return Ray(kit, how.workers, wanted, how.address, how.threads, gpu)
     gpu = torch.device(config.experiment.device).type == "cuda"
     if how.name == "vectorized" or (how.name == "auto" and gpu):
-        why_not = learner.batching_unsupported_reason
-        if why_not is None:
+        reason = learner.batching_unsupported_reason
+        if reason is None:
             return Vectorized(learner, how.batch, wanted)
         if how.name == "vectorized":
             raise ConfigError(
-                f"executor.name is 'vectorized', and model.name {config.model.name!r} {why_not}: change the model, or "
+                f"executor.name is 'vectorized', and model.name {config.model.name!r} {reason}: change the model, or "
                 "take another executor"
             )
     if shared is None:

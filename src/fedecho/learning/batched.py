@@ -1,8 +1,8 @@
 """Many jobs' local training as one program: J models side by side, each on its own batches.
 
-Parameters are [J, *shape], inputs [J, B, *shape]. A job's batches are the ones it would train on alone. Where one is
-smaller than B it is filled up with an example of its own that weighs 0; the longest job comes first, so that those that
-are done leave the program from behind.
+Parameters are [J, *shape], inputs [J, B, *shape]. A job's batches are the ones it would train on alone. A batch smaller
+than B is filled up with an example of the same job that does not count; the longest job comes first, so that finished
+jobs are the last rows, which are left out.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch.overrides import TorchFunctionMode
 
 from ..algorithms.base import ClientRule
 from ..core.messages import Extra
-
-Places = Mapping[str, tuple[slice, Sequence[int], Sequence[int]]]
-"""Where each parameter lies in the flat vector: its slice, its shape there, and the dimensions' way back."""
+from ..objectives.base import Objective
+from .flat import Places
+from .outputs import output_tensor
 
 
 class Training(Protocol):
@@ -61,7 +61,7 @@ def schedule(
 ) -> Schedule:
     """The batches of jobs (first example, number of examples, generator of orders), drawn as each alone would draw."""
     per_epoch = [-(-n // batch_size) for _, n, _ in jobs]
-    counts = [epochs * each if steps is None else steps for each in per_epoch]
+    counts = [(epochs * batches if steps is None else steps) if batches else 0 for batches in per_epoch]
     order = sorted(range(len(jobs)), key=lambda job: -counts[job])
     longest, widest = max(counts), min(batch_size, max(n for _, n, _ in jobs))
     examples = np.zeros((len(jobs), longest, widest), dtype=np.int64)
@@ -94,48 +94,57 @@ class BatchedTrainer:
     """Trains many models of one module at once.
 
     Args:
-        module: one with `forward_many(parameters, inputs)` computes the logits [J, B, C] of many models itself; others
+        module: one with `forward_many(parameters, inputs)` computes the outputs [J, B, …] of many models itself; others
             are vmapped.
         places: where its parameters lie.
-        gather: inputs [m, *shape], as the module sees them, and labels [m] or [m, L] of m examples.
+        gather: inputs [m, *shape], as the module takes them, and targets [m, …] of m examples.
+        objective: gives the losses.
     """
 
-    def __init__(self, module: nn.Module, places: Places, gather: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
-        self._module, self._places, self._gather = module, places, gather
+    def __init__(
+        self,
+        module: nn.Module,
+        places: Places,
+        gather: Callable[[Tensor], tuple[Tensor, Tensor]],
+        objective: Objective,
+    ) -> None:
+        self._module, self._places, self._gather, self._objective = module, places, gather, objective
         self._names = list(places)
         own = getattr(module, "forward_many", None)
-        self._forward: Callable[[dict[str, Tensor], Tensor], Tensor] = own or vmap(self._one)
+        self._forward: Callable[[dict[str, Tensor], Tensor], Tensor] = own or vmap(self._forward_one)
 
-    def _one(self, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        with _Grouped():
-            logits: Tensor = functional_call(self._module, state, (inputs,))
-        return logits
+    def _forward_one(self, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        with _BatchableGroupNorm():
+            return output_tensor(functional_call(self._module, state, (inputs,)))
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """The parameters [J, *shape] in `flat` [J, d], as they lie there."""
         return [flat[:, at].view(len(flat), *shape) for at, shape, _ in self._places.values()]
 
     def gradients(
-        self, parts: Sequence[Tensor], buffers: dict[str, Tensor], examples: Tensor, weight: Tensor
+        self, parts: Sequence[Tensor], buffers: dict[str, Tensor], examples: Tensor, counted: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """Losses [J] and their gradients, laid out as `parts`, on `examples` [J, B], of which each weighs `weight`
-        [J, B] in its job's mean."""
+        """Losses [J] and their gradients, laid out as `parts`.
+
+        A job's loss is the mean over all terms that are asked of those of its `examples` [J, B] which are `counted`
+        [J, B] bool.
+        """
         backs = [back for _, _, back in self._places.values()]
         leaves = [
             part.detach().permute(0, *(1 + i for i in back)).requires_grad_()
             for part, back in zip(parts, backs, strict=True)
         ]
-        inputs, labels = self._gather(examples.flatten())
+        inputs, targets = self._gather(examples.flatten())
         state = {**dict(zip(self._names, leaves, strict=True)), **buffers}
-        logits = self._forward(state, inputs.view(*examples.shape, *inputs.shape[1:]))
-        each = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.flatten(), reduction="none")
-        if labels.dim() > 1:  # a mean over all tokens that are asked for, not over texts
-            asked = (labels >= 0).view(*examples.shape, -1) & (weight > 0)[..., None]
-            weight = (asked / asked.sum((1, 2), keepdim=True)).flatten(1)
-        losses = (each.view(len(examples), -1) * weight).sum(1)
-        found = torch.autograd.grad(losses, leaves, torch.ones_like(losses), materialize_grads=True)
+        outputs = self._forward(state, inputs.view(*examples.shape, *inputs.shape[1:])).flatten(0, 1)
+        terms = self._objective.losses(outputs, targets).view(len(examples), -1)
+        asked = self._objective.asked(targets).view(*examples.shape, -1) & counted[..., None]
+        weight = (asked.to(terms.dtype) / asked.sum((1, 2), keepdim=True)).flatten(1)
+        losses = (terms * weight).sum(1)
+        gradients = torch.autograd.grad(losses, leaves, torch.ones_like(losses), materialize_grads=True)
         as_they_lie = (
-            g.permute(0, *(1 + back.index(i) for i in range(len(back)))) for g, back in zip(found, backs, strict=True)
+            gradient.permute(0, *(1 + back.index(i) for i in range(len(back))))
+            for gradient, back in zip(gradients, backs, strict=True)
         )
         return losses.detach(), list(as_they_lie)
 
@@ -160,47 +169,71 @@ class BatchedTrainer:
             how: momentum, weight decay, clip.
             rule: what clients do differently; it sees one job after the other.
         """
-        device = start.device
-        flat, totals = start.clone(), torch.zeros(len(start), device=device)
-        gradient = torch.zeros_like(flat) if rule is not None else None
+        device, dtype = start.device, start.dtype
+        flat, totals = start.clone(), torch.zeros(len(start), device=device, dtype=dtype)
         parts = self.views(flat)
         if rule is None:  # then all jobs' values of one parameter lie together, and fewer are copied on the way
             parts = [part.contiguous() for part in parts]
         momenta = [torch.zeros_like(part) for part in parts] if how.momentum else []
-        own = torch.arange(plan.examples.shape[2]) < plan.sizes[..., None]
-        weight = (own / plan.sizes[..., None].clamp(min=1)).to(device)
-        examples, rates = plan.examples.to(device), torch.tensor(lrs, device=device)
-        alike = lrs[0] if len(set(lrs)) == 1 else None
-        widths = [plan.sizes[:, step].max() for step in range(plan.sizes.shape[1])]
-        active, here, kept, moving = 0, parts, buffers, momenta
-        for step, width in enumerate(map(int, widths)):
-            if active != (now := sum(steps > step for steps in plan.steps)):  # who is done does not move any more
+        counted = (torch.arange(plan.examples.shape[2]) < plan.sizes[..., None]).to(device)
+        examples, rates = plan.examples.to(device), torch.tensor(lrs, device=device, dtype=dtype)
+        gradient = torch.zeros_like(flat) if rule is not None else None
+        active, here, own_buffers, moving = 0, parts, buffers, momenta
+        for step in range(plan.sizes.shape[1]):
+            width = int(plan.sizes[:, step].max())
+            if active != (now := sum(steps > step for steps in plan.steps)):  # jobs that are done do not move any more
                 active = now
                 here, moving = ([part[:now] for part in of] for of in (parts, momenta))
-                kept = {name: buffer[:now] for name, buffer in buffers.items()}
-            losses, found = self.gradients(here, kept, examples[:now, step, :width], weight[:now, step, :width])
+                own_buffers = {name: buffer[:now] for name, buffer in buffers.items()}
+            losses, gradients = self.gradients(
+                here, own_buffers, examples[:now, step, :width], counted[:now, step, :width]
+            )
             with torch.no_grad():
                 totals[:now] += losses
                 if how.weight_decay:
-                    torch._foreach_add_(found, here, alpha=how.weight_decay)
+                    torch._foreach_add_(gradients, here, alpha=how.weight_decay)
                 if rule is not None and gradient is not None:
                     views = self.views(gradient[:now])
-                    torch._foreach_copy_(views, found)
-                    found = views
+                    torch._foreach_copy_(views, gradients)
+                    gradients = views
                     for row in range(now):
                         rule.direct(gradient[row], flat[row], start[row], extras[row])
-                if how.clip:
-                    squares = torch.stack([g.flatten(1).square().sum(1) for g in found]).sum(0)
-                    scale = (how.clip / (squares.sqrt() + 1e-12)).clamp(max=1.0)
-                    found = list(torch._foreach_mul(found, [_beside(scale, g) for g in found]))
-                if moving:
-                    torch._foreach_mul_(moving, how.momentum)
-                    torch._foreach_add_(moving, found)
-                    found = list(moving)
-                if alike is None:
-                    found = list(torch._foreach_mul(found, [_beside(rates[:now], g) for g in found]))
-                torch._foreach_add_(here, found, alpha=-1.0 if alike is None else -alike)
+                _step(here, gradients, moving, rates[:now], lrs, how)
         return (torch.cat([part.flatten(1) for part in parts], 1) if rule is None else flat), totals
+
+
+def _step(
+    parts: list[Tensor],
+    gradients: list[Tensor],
+    momenta: list[Tensor],
+    rates: Tensor,
+    lrs: Sequence[float],
+    how: Training,
+) -> None:
+    """One step of SGD for every job, in place, with clipping and momentum.
+
+    Args:
+        parts: parameters, [J, *shape] each.
+        gradients: likewise.
+        momenta: likewise; empty without momentum.
+        rates: [J] step sizes.
+        lrs: the step sizes of all jobs as numbers; where they are equal one number does.
+        how: momentum, clip.
+    """
+    if how.clip:
+        squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
+        scale = (how.clip / (squares.sqrt() + 1e-12)).clamp(max=1.0)
+        gradients = list(torch._foreach_mul(gradients, [_beside(scale, g) for g in gradients]))
+    if momenta:
+        torch._foreach_mul_(momenta, how.momentum)
+        torch._foreach_add_(momenta, gradients)
+        gradients = list(momenta)
+    if len(set(lrs)) > 1:
+        torch._foreach_add_(
+            parts, list(torch._foreach_mul(gradients, [_beside(rates, g) for g in gradients])), alpha=-1
+        )
+    else:
+        torch._foreach_add_(parts, gradients, alpha=-lrs[0])
 
 
 def _beside(numbers: Tensor, tensor: Tensor) -> Tensor:
@@ -208,7 +241,7 @@ def _beside(numbers: Tensor, tensor: Tensor) -> Tensor:
     return numbers.view(-1, *[1] * (tensor.dim() - 1))
 
 
-class _Grouped(TorchFunctionMode):
+class _BatchableGroupNorm(TorchFunctionMode):
     """Group norm by the operation beneath it: the one above asks how its inputs lie, which vmap cannot answer where
     channels lie behind."""
 

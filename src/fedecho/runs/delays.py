@@ -1,17 +1,13 @@
-"""What a recorded run tells of its clients' delays, read from its folder without changing anything there."""
+"""The delays of a recorded run's clients, read from its folder without changing anything there."""
 
 from __future__ import annotations
 
-from ..core.errors import RecordError
-from collections.abc import Iterator
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from urllib.parse import quote
-import contextlib
-import sqlite3
+
+from .database import reading as reading
 
 RESTARTED = "server restarted"
 """Why a live run's tasks are lost that were in flight when its server went down: no fault of their clients."""
@@ -45,21 +41,6 @@ class RecordedDelays:
         return [*self.answered_s, *(waited for waited in self.waited_s if waited > longest)]
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A run's records, to be read only.
-
-    Raises:
-        RecordError: when they cannot be.
-    """
-    file = path / "records.sqlite"
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{quote(str(file.resolve()))}?mode=ro", uri=True)) as db:
-            yield db
-    except sqlite3.DatabaseError as fault:
-        raise RecordError(f"{file} cannot be read ({fault}); leave this run out") from None
-
-
 def read(path: Path) -> dict[int, RecordedDelays]:
     """The jobs of every client that was given any, by client.
 
@@ -79,16 +60,16 @@ def read(path: Path) -> dict[int, RecordedDelays]:
             "where kind in ('arrived', 'rejected', 'lost') group by number) heard on heard.number = began.task "
             "where began.kind = 'dispatch' order by began.id"
         ).fetchall()
-    found: dict[int, RecordedDelays] = {}
+    by_client: dict[int, RecordedDelays] = {}
     for task, client, began_s, heard_s, kind, reason in jobs:
-        its = found.setdefault(client, RecordedDelays())
+        delays = by_client.setdefault(client, RecordedDelays())
         if kind is None:
-            its.waited_s.append(cancelled.get(task, last_s) - began_s)
+            delays.waited_s.append(cancelled.get(task, last_s) - began_s)
         elif kind == "lost":
-            (its.waited_s if reason == RESTARTED else its.lost_s).append(heard_s - began_s)
+            (delays.waited_s if reason == RESTARTED else delays.lost_s).append(heard_s - began_s)
         elif heard_s > began_s:  # a clock that was set back shows no time at all
-            its.answered_s.append(heard_s - began_s)
-    return found
+            delays.answered_s.append(heard_s - began_s)
+    return by_client
 
 
 def expected_s(jobs: Mapping[int, RecordedDelays]) -> dict[int, float]:
@@ -97,7 +78,7 @@ def expected_s(jobs: Mapping[int, RecordedDelays]) -> dict[int, float]:
     A client that never answered is known where it was waited for longer than anybody else takes on average: it is
     taken to need as long as that.
     """
-    means = {client: fmean(its.times_s) for client, its in jobs.items() if its.answered_s}
+    means = {client: fmean(delays.times_s) for client, delays in jobs.items() if delays.answered_s}
     slowest = max(means.values(), default=0.0)
-    unheard = {client: max(its.times_s, default=0.0) for client, its in jobs.items() if not its.answered_s}
+    unheard = {client: max(delays.times_s, default=0.0) for client, delays in jobs.items() if not delays.answered_s}
     return means | {client: waited for client, waited in unheard.items() if waited > slowest}

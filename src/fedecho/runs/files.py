@@ -1,12 +1,35 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and TOML that is read without a class."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
 from safetensors.torch import save_file
 from torch import Tensor
-import os
+
+from ..core.errors import RecordError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        RecordError: when it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise RecordError(f"{path} cannot be read ({fault}); leave this run out") from fault
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
@@ -16,6 +39,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file whole or not at all."""
     part = path.with_name(path.name + ".part")
     save_file({name: _own(tensor) for name, tensor in tensors.items()}, part, header)
     part.chmod(0o644)  # safetensors makes it private

@@ -12,10 +12,15 @@
     RUN/updates/*.safetensors       what the clients sent, one file an answer, as long as it is kept
     RUN/start.safetensors           the initial model, and U where the server has one
 
+    RUN/lock                        while a process writes here
+
+Tables and views of records.sqlite:
+
+    meta     schema_version, objective, metrics (JSON: the fields of each Metric), and what else is noted
     inbox    what the server heard, in order: enough to replay the run
-    events   what it did: dispatch, accept, refuse, lost, cancel, join, leave, aggregate, stages; evaluate on live runs
-    metrics  one row per evaluation, columns in METRICS
-    continuations   of a language model, where asked for: what it makes of a few prompts at an evaluation
+    events   what it did: dispatch, accept, refuse, lost, cancel, join, leave, aggregate, stage; evaluate on live runs
+    metrics  one row per evaluation: the columns in `schema.BOOKKEEPING`, and three for each metric of the objective
+    continuations   of a language model, where asked for: how it continues a few prompts at an evaluation
     jobs, accepted, refined    views of `events` with plain columns, for pandas and the like
 
 A killed run loses nothing it needs. It goes back to its last checkpoint; a simulated one forgets the rows written after
@@ -24,134 +29,150 @@ it and computes them again to the same bits, a live one hears again what it had 
 
 from __future__ import annotations
 
-from ..core import trees as tree
-from ..core.errors import RecordError
-from ..core.messages import Arrived
-from ..core.messages import Event
-from ..core.messages import LogEntry
-from ..core.messages import Joined
-from ..core.messages import Left
-from ..core.messages import Lost
-from ..core.messages import Rejected
-from ..core.messages import Wake
-from .environment import environment
-from .files import save_tensors
-from .files import write_text
-from .schema import METRICS
-from .schema import SCHEMA_VERSION
-from .schema import SCHEMA
-from .schema import VIEWS
-from .updates import load_update
-from .updates import save_update
-from collections.abc import Generator
-from collections.abc import Iterator
-from collections.abc import Mapping
-from pathlib import Path
-from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import Tensor
-from typing import Any
-from typing import TextIO
-import fcntl
 import json
 import sqlite3
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..core.errors import RecordError
+from ..core.messages import Arrived, Event, Joined, Left, LogEntry, Lost, Rejected, Wake
+from ..objectives.base import Metric
+from . import checkpoints, database
+from .files import read_tables, save_tensors, write_text
+from .lock import FolderLock
+from .schema import SCHEMA_VERSION
+from .updates import load_update, save_update
+
 
 class RunFolder:
-    """Reads and writes one run's folder."""
+    """Reads one run's folder, and writes it once it is locked.
+
+    A folder that was opened is read only, and nothing is created in it; `lock` makes it writable. `create` locks.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._inbox: list[tuple[Any, ...]] = []
         self._events: list[tuple[Any, ...]] = []
-        self._metrics: list[tuple[Any, ...]] = []
+        self._metrics: list[tuple[int, Mapping[str, Any]]] = []
         self._continuations: list[tuple[Any, ...]] = []
         self._database: sqlite3.Connection | None = None
-        self._lock: TextIO | None = None
+        self._lock: FolderLock | None = None
 
     # -- making and opening
 
-    @classmethod
-    def create(cls, path: Path, config: str, environment: Mapping[str, Any]) -> RunFolder:
-        """A new run's folder.
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """See that a new run can have this folder.
 
         Raises:
-            RecordError: when there is a run already, or no folder can be made there.
+            RecordError: when there is a run already, or part of one.
         """
         if (path / "config.toml").exists():
             raise RecordError(f"{path} already holds a run; resume it, or give another folder with --out")
         if (path / "summary.json").exists() or any(path.glob("checkpoint-*.safetensors")):
             raise RecordError(f"{path} holds part of a run; remove it, or give another folder with --out")
+
+    @classmethod
+    def create(cls, path: Path, config: str, environment: Mapping[str, Any]) -> RunFolder:
+        """A new run's folder, locked.
+
+        Raises:
+            RecordError: when there is a run already, another process is making one, or no folder can be made there.
+        """
+        cls.check_free(path)
+        folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            for left in path.glob("records.sqlite*"):  # by somebody who was killed just below
-                left.unlink()
-            folder = cls(path)
+            folder.lock()
+            cls.check_free(path)
+            for leftover in path.glob(f"{database.FILE}*"):  # of a process that was killed just below
+                leftover.unlink()
             folder.save_environment(environment)
             with folder.database() as db:
                 db.execute("insert into meta values ('schema_version', ?)", (str(SCHEMA_VERSION),))
             write_text(path / "config.toml", config)  # last: a folder with a config is a run
+        except RecordError:
+            folder.close()
+            raise
         except (OSError, sqlite3.DatabaseError) as fault:
-            raise RecordError(f"{path} cannot be written ({fault}); give another folder with --out") from None
-        folder.lock()
+            folder.close()
+            raise RecordError(f"{path} cannot be written ({fault}); give another folder with --out") from fault
         return folder
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """An existing run's folder.
+        """An existing run's folder, to be read.
 
         Raises:
             RecordError: when it is none, or was written by another schema.
         """
         if not (path / "config.toml").is_file():
             raise RecordError(f"{path} is not a run folder (it has no config.toml); give the folder of a run")
-        folder = cls(path)
+        folder, file = cls(path), path / database.FILE
         try:
-            row = folder.database().execute("select value from meta where key = 'schema_version'").fetchone()
+            schema = folder.noted("schema_version") if file.exists() else None
         except sqlite3.DatabaseError as fault:
             folder.close()
-            raise RecordError(f"{path / 'records.sqlite'} cannot be read ({fault}); the run must start anew") from None
-        if row is None or row[0] != str(SCHEMA_VERSION):
+            raise RecordError(f"{file} cannot be read ({fault}); the run must start anew") from fault
+        if schema != str(SCHEMA_VERSION):
             folder.close()
-            found = row[0] if row else "none"
             raise RecordError(
-                f"{path} was written with schema {found}, this version reads {SCHEMA_VERSION}; use the version that "
-                "environment.json names"
+                f"{path} was written with schema {schema or 'none'}, this version reads {SCHEMA_VERSION}; use the "
+                "version that environment.json names"
             )
         return folder
 
     def lock(self) -> None:
-        """Keep other processes from writing here until this one closes the folder or dies.
+        """Keep other processes from writing here until this one closes the folder or ends; afterwards it may write.
 
         Raises:
-            RecordError: when another process is at it.
+            RecordError: when another process holds the lock.
         """
-        self._lock = (self.path / "config.toml").open(encoding="utf-8")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            self._lock = FolderLock(self.path)
+        except RecordError:
             self.close()
-            raise RecordError(f"{self.path} is being worked on by another process; wait for it, or stop it") from None
+            raise
+        if self._database is not None:  # it was opened for reading
+            self._database.close()
+            self._database = None
 
     def database(self) -> sqlite3.Connection:
+        """The records: writable where the folder is locked."""
         if self._database is None:
-            self._database = sqlite3.connect(self.path / "records.sqlite", timeout=30)
-            self._database.execute("pragma journal_mode = wal")
-            self._database.execute("pragma synchronous = full")  # rows outlive a power cut, as their checkpoint does
-            self._database.executescript(SCHEMA + VIEWS)
-            there = {row[1] for row in self._database.execute("pragma table_info(metrics)")}
-            for name in METRICS:  # a folder of an earlier version goes on without what it does not know
-                if name not in there:
-                    self._database.execute(f"alter table metrics add column {name} real")
+            open_ = database.open_for_reading if self._lock is None else database.open_for_writing
+            self._database = open_(self.path / database.FILE)
         return self._database
 
     def close(self) -> None:
-        if self._database is not None:
-            self.flush()
-            self._database.close()
+        """Write what is left to write, and let others in."""
+        try:
+            if self._database is not None:
+                self.flush()
+                self._database.close()
+        finally:
             self._database = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    # -- what is judged
+
+    def declare_metrics(self, objective: str, metrics: Sequence[Metric]) -> None:
+        """Say by which objective and metrics the run is judged, and make their columns."""
+        self.note("objective", objective)
+        self.note("metrics", json.dumps([asdict(metric) for metric in metrics]))
+        database.add_metric_columns(self.database(), [metric.name for metric in metrics])
+
+    def metric_info(self) -> list[dict[str, Any]]:
+        """The fields of every `Metric` of the run, the judged one first; empty before the run began."""
+        return [dict(info) for info in json.loads(self.noted("metrics") or "[]")]
 
     # -- rows
 
@@ -178,11 +199,13 @@ class RunFolder:
     def add_log_entry(self, seq: int, entry: LogEntry) -> None:
         """One thing that the server did."""
         detail = json.dumps(entry.detail) if entry.detail else None
-        self._events.append((seq, entry.at_s, entry.kind, entry.client, entry.task, entry.version, entry.staleness, detail))
+        self._events.append(
+            (seq, entry.at_s, entry.kind, entry.client, entry.task, entry.version, entry.staleness, detail)
+        )
 
     def add_metrics(self, seq: int, row: Mapping[str, float | None]) -> None:
-        """One evaluation; `row` has the keys of METRICS."""
-        self._metrics.append((seq, *(row[name] for name in METRICS)))
+        """One evaluation; `row` has the bookkeeping columns and those of the declared metrics."""
+        self._metrics.append((seq, row))
 
     def add_continuation(self, seq: int, row: Mapping[str, float], prompt: str, text: str) -> None:
         """What the model made of a prompt when it was judged; `row` is that evaluation's."""
@@ -195,9 +218,11 @@ class RunFolder:
         with self.database() as db:
             db.executemany("insert into inbox values (?, ?, ?, ?, ?)", self._inbox)
             db.executemany("insert into events values (null, ?, ?, ?, ?, ?, ?, ?, ?)", self._events)
-            places = ", ".join("?" * (len(METRICS) + 1))
+            columns = database.evaluation_columns(db)
+            names = ", ".join(f'"{name}"' for name in ("seq", *columns))
+            rows = [(seq, *(row.get(name) for name in columns)) for seq, row in self._metrics]
             db.executemany("insert into continuations values (?, ?, ?, ?, ?)", self._continuations)
-            db.executemany(f"insert into metrics (seq, {', '.join(METRICS)}) values ({places})", self._metrics)
+            db.executemany(f"insert into metrics ({names}) values ({', '.join('?' * (len(columns) + 1))})", rows)
         self._inbox.clear()
         self._events.clear()
         self._metrics.clear()
@@ -211,7 +236,7 @@ class RunFolder:
             if inbox:
                 db.execute("delete from inbox where seq > ?", (seq,))
                 db.execute("delete from events where seq > ?", (seq,))
-            else:  # what clients found when they evaluated comes to nobody's ears again
+            else:  # clients do not send their evaluations again
                 db.execute("delete from events where seq > ? and kind != 'evaluate'", (seq,))
 
     @property
@@ -245,12 +270,12 @@ class RunFolder:
                 yield Left(at_s, number) if kind == "left" else Wake(at_s)
 
     def note(self, key: str, value: str) -> None:
-        """Remember a word about the run, for good."""
+        """Write a value into the table `meta`."""
         with self.database() as db:
             db.execute("insert or replace into meta values (?, ?)", (key, value))
 
     def noted(self, key: str) -> str | None:
-        """What was noted under this key."""
+        """The value that the table `meta` has under this key, or None."""
         row = self.database().execute("select value from meta where key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
@@ -282,16 +307,18 @@ class RunFolder:
         try:
             return load_file(self.path / "start.safetensors")
         except Exception as fault:
-            raise RecordError(f"{self.path / 'start.safetensors'} cannot be read ({fault})") from None
+            raise RecordError(f"{self.path / 'start.safetensors'} cannot be read ({fault})") from fault
 
     def inbox(self) -> Generator[tuple[float, str, int, str], None, None]:
         """What the server heard, in order."""
         yield from self.database().execute("select at_s, kind, number, reason from inbox order by seq")
 
-    def metrics(self) -> list[dict[str, float]]:
+    def metrics(self) -> list[dict[str, Any]]:
         """Every evaluation, in order."""
-        rows = self.database().execute(f"select {', '.join(METRICS)} from metrics order by seq")
-        return [dict(zip(METRICS, row, strict=True)) for row in rows]
+        columns = database.evaluation_columns(self.database())
+        names = ", ".join(f'"{name}"' for name in columns)
+        rows = self.database().execute(f"select {names} from metrics order by seq")
+        return [dict(zip(columns, row, strict=True)) for row in rows]
 
     def continuations(self) -> list[dict[str, Any]]:
         """Updates, virtual_time_s, prompt and text of every continuation, in order."""
@@ -312,33 +339,19 @@ class RunFolder:
     def save_checkpoint(self, seq: int, state: Any) -> None:
         """Write `state` (a tree) as the checkpoint after event `seq`; the one before the last is deleted."""
         self.flush()
-        skeleton, tensors = tree.flatten(state)
-        header = {"state": json.dumps(skeleton), "schema_version": str(SCHEMA_VERSION)}
-        path = self.path / f"checkpoint-{seq:09d}.safetensors"
-        save_tensors(path, tensors, header)
-        for old in self.checkpoints()[:-2]:
-            old.unlink()
+        checkpoints.save_checkpoint(self.path, seq, state)
 
     def checkpoints(self) -> list[Path]:
         """Checkpoint files, oldest first."""
-        return sorted(self.path.glob("checkpoint-*.safetensors"))
+        return checkpoints.checkpoint_files(self.path)
 
     def load_checkpoint(self, device: str = "cpu") -> tuple[int, Any] | None:
         """The newest checkpoint that can be read, as (seq, state) with its tensors on `device`, or None."""
-        for path in reversed(self.checkpoints()):
-            try:
-                with safe_open(path, framework="pt", device=device) as file:
-                    header = file.metadata()
-                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            except Exception:
-                continue
-            return int(path.stem.split("-")[1]), tree.unflatten(json.loads(header["state"]), tensors)
-        return None
+        return checkpoints.load_checkpoint(self.path, device)
 
     def drop_checkpoints(self) -> None:
         """Remove them all, and what is left of one whose writing was cut short."""
-        for path in self.path.glob("checkpoint-*"):
-            path.unlink()
+        checkpoints.drop_checkpoints(self.path)
 
     # -- the end
 
@@ -360,7 +373,7 @@ class RunFolder:
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as fault:
-            raise RecordError(f"{path} cannot be read ({fault}); remove it and resume the run") from None
+            raise RecordError(f"{path} cannot be read ({fault}); remove it and resume the run") from fault
 
     def save_environment(self, environment: Mapping[str, Any]) -> None:
         """Write down what decides the bits, where it was not known when the folder was made."""
@@ -372,7 +385,16 @@ class RunFolder:
         write_text(self.path / "config.toml", config)
 
     def config(self) -> str:
+        """The configuration as it was written."""
         return (self.path / "config.toml").read_text(encoding="utf-8")
+
+    def tables(self) -> dict[str, Any]:
+        """The tables of the configuration, unread: no class that they name need be there.
+
+        Raises:
+            RecordError: when they are not TOML.
+        """
+        return read_tables(self.path / "config.toml")
 
     def size_bytes(self) -> int:
         return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())

@@ -6,12 +6,12 @@ purged and written again, so no step comes twice.
 
 from __future__ import annotations
 
-from ..core.errors import MissingExtra
-from collections.abc import Iterable
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-import time
+
+from ..core.errors import MissingExtra
 
 FOLDER = "tensorboard"
 """In the run folder."""
@@ -45,7 +45,7 @@ class TensorBoardSink:
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def evaluated(self, row: Mapping[str, Any]) -> None:
-        """One evaluation, with the keys of `fedecho.runs.schema.METRICS`."""
+        """One evaluation row, with whatever metrics it has."""
         self._put("metrics", row, int(row["updates"]))
         self._writer.flush()
 
@@ -77,7 +77,7 @@ class TensorBoardSink:
 def _wait_for_a_second_of_its_own(folder: Path) -> None:
     """TensorBoard reads a folder's files in the order of their names, which begin with the second they were made in: of
     two of one second, the later may come first, and would be purged by the earlier."""
-    made = [file.name.split(".")[3] for file in folder.glob("events.out.tfevents.*")]
-    latest = max((int(second) for second in made if second.isdecimal()), default=0)
+    seconds = [file.name.split(".")[3] for file in folder.glob("events.out.tfevents.*")]
+    latest = max((int(second) for second in seconds if second.isdecimal()), default=0)
     while int(time.time()) == latest:
         time.sleep(0.05)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+from torch import Tensor
+
 from ..core.errors import RecordError
 from ..core.messages import TrainResult
 from .files import save_tensors
-from pathlib import Path
-from safetensors import safe_open
-from torch import Tensor
-import json
+
 
 def save_update(path: Path, update: TrainResult) -> None:
     """An update as a file: its tensors, and the rest in the header."""
@@ -17,25 +20,35 @@ def save_update(path: Path, update: TrainResult) -> None:
         tensors["predictions"] = update.predictions
     tensors |= {f"extra/{name}": value for name, value in update.extra.items() if isinstance(value, Tensor)}
     numbers = {name: value for name, value in update.extra.items() if not isinstance(value, Tensor)}
-    told = {"task": update.task, "num_examples": update.num_examples, "metrics": dict(update.metrics), "extra": numbers}
+    fields = {
+        "task": update.task,
+        "num_examples": update.num_examples,
+        "metrics": dict(update.metrics),
+        "extra": numbers,
+    }
     path.parent.mkdir(exist_ok=True)
-    save_tensors(path, tensors, {"update": json.dumps(told)})
+    save_tensors(path, tensors, {"update": json.dumps(fields)})
 
 
 def load_update(path: Path) -> TrainResult:
+    """The update that `save_update` wrote.
+
+    Raises:
+        RecordError: when it cannot be read.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            told = json.loads(file.metadata()["update"])
+            fields = json.loads(file.metadata()["update"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as fault:
-        raise RecordError(f"{path} cannot be read ({fault}): what was heard since the checkpoint is needed") from None
+        raise RecordError(f"{path} cannot be read ({fault}): what was heard since the checkpoint is needed") from fault
     extra = {name.removeprefix("extra/"): value for name, value in tensors.items() if name.startswith("extra/")}
     return TrainResult(
-        told["task"],
+        fields["task"],
         tensors["weights"],
         tensors["buffers"],
-        told["num_examples"],
-        told["metrics"],
+        fields["num_examples"],
+        fields["metrics"],
         tensors.get("predictions"),
-        {**told["extra"], **extra},
+        {**fields["extra"], **extra},
     )
