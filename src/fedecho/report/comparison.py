@@ -32,10 +32,14 @@ def interval(values: Sequence[float]) -> MeanInterval | None:
 
 
 def difference(one: Method, other: Method, metric: Metric) -> Paired | None:
-    """Final value of one method minus the other's, paired by seed; None without a seed that both have."""
+    """Final value of one method minus the other's, paired by seed.
+
+    None without a seed that both have, and for a method that diverged on a seed: without that seed it would look better
+    than it is.
+    """
     ours, others = one.values(metric), other.values(metric)
     differences = [ours[seed] - others[seed] for seed in sorted(ours) if seed in others]
-    if not differences or one.label == other.label:
+    if not differences or one.label == other.label or one.failed(metric) or other.failed(metric):
         return None
     return paired(differences, higher_is_better=metric.higher_is_better, level=LEVEL / 100)
 
@@ -87,12 +91,3 @@ def mean_over_time(method: Method, metric: Metric, until_s: float) -> MeanInterv
 
 def _known(run: Run, metric: Metric) -> bool:
     return any(row.get(metric.name) is not None for row in run.metrics)
-
-
-def reached(run: Run, metric: Metric, target: float) -> tuple[int, float] | None:
-    """Updates and seconds at the first evaluation that is at least as good as the target; None without one."""
-    for row in run.metrics:
-        value = row.get(metric.name)
-        if value is not None and (value >= target if metric.higher_is_better else value <= target):
-            return int(row["updates"]), float(row["virtual_time_s"])
-    return None

@@ -14,10 +14,12 @@ from typing import Any
 from ..core.errors import ConfigError
 from ..experiment.result import Result
 from ..objectives.base import Metric
+from ..studies.curves import default_target
 from ..studies.runs import Run, find_runs
 from . import events, metrics
 from .events import RunEvents
 from .style import MethodStyle
+from .text import NBSP
 
 EVERYONE = 2**31
 """The concurrency of a live run in which every idle client gets work."""
@@ -50,6 +52,15 @@ class Method:
     def results(self) -> dict[int, Result]:
         """By seed, what the finished runs came to."""
         return {run.seed: run.result for run in self.runs if run.result is not None}
+
+    def failed(self, metric: Metric) -> list[int]:
+        """The seeds whose final value is not finite: the run diverged."""
+        finals = {seed: result.metrics.get(metric.name) for seed, result in self.results.items()}
+        return [
+            seed
+            for seed, final in finals.items()
+            if final is not None and final.last_5_mean is not None and not math.isfinite(final.last_5_mean)
+        ]
 
     def values(self, metric: Metric, name: str = "last_5_mean") -> dict[int, float]:
         """By seed, a value of `MetricResult`; without runs that have none, or one that is not finite."""
@@ -95,22 +106,29 @@ class Group:
 
     @cached_property
     def ranked(self) -> list[Method]:
-        """Methods with a final value of the judged metric, the best mean first."""
+        """Methods with a final value of the judged metric on every seed, the best mean first."""
         metric = self.judged
         if metric is None:
             return []
         means = {}
         for place, method in enumerate(self.methods):
-            if values := method.values(metric):
+            values = method.values(metric)
+            if values and not method.failed(metric):
                 means[place] = sum(values.values()) / len(values)
         places = sorted(means, key=lambda place: -means[place] if metric.higher_is_better else means[place])
         return [self.methods[place] for place in places]
 
     @cached_property
+    def failed(self) -> tuple[Method, ...]:
+        """Methods that diverged on a seed; they are not ranked."""
+        metric = self.judged
+        return tuple(method for method in self.methods if metric is not None and method.failed(metric))
+
+    @cached_property
     def unjudged(self) -> tuple[Method, ...]:
         """Methods with finished runs of which no final value is known."""
-        ranked = {method.label for method in self.ranked}
-        return tuple(method for method in self.methods if method.finished and method.label not in ranked)
+        judged = {method.label for method in (*self.ranked, *self.failed)}
+        return tuple(method for method in self.methods if method.finished and method.label not in judged)
 
     @cached_property
     def many_seeds(self) -> bool:
@@ -142,7 +160,7 @@ class Group:
     @cached_property
     def dataset(self) -> str:
         run = self.runs[0]
-        return f"the live federation “{run.config.experiment.name}”" if run.live else run.config.data.dataset
+        return f"the live federation “{name_of(run)}”" if run.live else run.task.dataset
 
     @cached_property
     def host(self) -> str:
@@ -152,7 +170,7 @@ class Group:
     @cached_property
     def client_data(self) -> str:
         """On what slow and fast clients are judged."""
-        if self.runs[0].config.data.partition.startswith("natural"):
+        if str(self.runs[0].setting("data", "partition", "")).startswith("natural"):
             return "on their own test examples"
         return "expected on data with the label distribution of their data"
 
@@ -165,13 +183,7 @@ class Group:
         if self.wanted is not None:
             return self.wanted
         values = self.ranked[0].values(metric)
-        mean = sum(values.values()) / len(values)
-        if mean <= 0:
-            return None
-        if metric.share and metric.higher_is_better:
-            return math.floor(95 * mean) / 100
-        short = 0.95 * mean if metric.higher_is_better else 1.05 * mean
-        return float(f"{short:.3g}")
+        return default_target(metric, sum(values.values()) / len(values))
 
 
 @dataclass(frozen=True)
@@ -211,7 +223,7 @@ def collect(paths: Sequence[str | Path], target: float | None = None) -> ReportD
         methods = []
         for label in dict.fromkeys(run.label for run in runs):
             same = sorted((run for run in runs if run.label == label), key=lambda run: run.seed)
-            read = tuple(events.read(run.path, run.config) for run in same)
+            read = tuple(events.read(run) for run in same)
             methods.append(Method(label, styles[label], tuple(same), read))
         possible = target if target is not None and described and _possible(target, described[0]) else None
         groups.append(Group(number, title, tuple(methods), described, possible))
@@ -238,7 +250,8 @@ def _comparable(runs: Sequence[Run]) -> list[tuple[list[Run], tuple[Metric, ...]
     described = {id(run): metrics.metrics_of(run) for run in runs}
     buckets: dict[tuple[str, tuple[str, ...]], list[Run]] = {}
     for run in sorted(runs, key=lambda run: not described[id(run)]):  # those that describe their metrics first
-        data, names = repr(_data(run)), tuple(metric.name for metric in described[id(run)])
+        names = (run.objective, *(metric.name for metric in described[id(run)])) if described[id(run)] else ()
+        data = repr(_data(run))
         if not names:
             names = next((key[1] for key in buckets if key[0] == data), ())
         buckets.setdefault((data, names), []).append(run)
@@ -248,31 +261,32 @@ def _comparable(runs: Sequence[Run]) -> list[tuple[list[Run], tuple[Metric, ...]
     return [(bucket, metrics.joined([described[id(run)] for run in bucket])) for bucket in sorted_buckets]
 
 
+def name_of(run: Run) -> str:
+    """What the experiment is called."""
+    return str(run.setting("experiment", "name", ""))
+
+
 def _data(run: Run) -> dict[str, Any]:
     """What the data and the judged part of a run are: equal for runs that can be compared."""
     if run.live:
-        return {"live": run.config.experiment.name}
-    tables = run.config.to_dict()
-    data = {name: value for name, value in tables.get("data", {}).items() if not name.startswith(NOT_DATA)}
-    experiment: Mapping[str, Any] = tables.get("experiment", {})
+        return {"live": name_of(run)}
+    data: Mapping[str, Any] = run.tables.get("data", {})
     return {
-        **{f"data.{name}": value for name, value in data.items()},
-        **{name: value for name, value in experiment.items() if name in ("objective", "evaluate")},
+        "dataset": run.task.dataset,
+        "evaluate": run.task.evaluate,
+        **{name: value for name, value in data.items() if name != "dataset" and not name.startswith(NOT_DATA)},
     }
 
 
 def _titles(groups: Sequence[Sequence[Run]]) -> list[str]:
     """A group's data set, and the settings in which groups of one data set differ."""
-    about = [_data(runs[0]) for runs in groups]
-    names = [
-        f"live federation “{runs[0].config.experiment.name}”" if runs[0].live else runs[0].config.data.dataset
-        for runs in groups
-    ]
+    about = [{**_data(runs[0]), "objective": runs[0].objective} for runs in groups]
+    names = [f"live federation “{name_of(runs[0])}”" if runs[0].live else runs[0].task.dataset for runs in groups]
     titles = []
     for place, name in enumerate(names):
         same = [other for other, other_name in zip(about, names, strict=True) if other_name == name]
         keys = [key for key in about[place] if len({repr(other.get(key)) for other in same}) > 1]
-        details = [f"{key.removeprefix('data.')} {about[place][key]}" for key in keys]
+        details = [f"{key.replace('_', ' ')}{NBSP}{about[place][key]}" for key in keys]
         titles.append(", ".join([name, *details]) if details or names.count(name) == 1 else f"{name} ({place + 1})")
     return titles
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ..config.config import Config
 from ..core.errors import FedechoError
 from ..core.keys import Key
 from ..runs import delays
-from ..runs.delays import reading
+from ..runs.database import reading
 from ..simulation.build import build
 from ..simulation.groups import ranked
 from ..simulation.settings import GROUPS
+from ..studies.runs import Run
 from .clients import ClientTotals, Refusals, client_totals, endings
 from .style import POINTS
 
@@ -67,13 +67,13 @@ class RunEvents:
     continuations: list[tuple[float, str, str]] = field(default_factory=list)
 
 
-def read(path: Path, config: Config) -> RunEvents:
+def read(run: Run) -> RunEvents:
     """Everything but the single jobs.
 
     Raises:
         RecordError: where the records cannot be read.
     """
-    with reading(path) as db:
+    with reading(run.path) as db:
         (last_client,) = db.execute("select max(client) from events where kind in ('join', 'dispatch')").fetchone()
         accepted = db.execute(
             f"select client, staleness, {_detail('change_norm')}, {_detail('waited_s')} "
@@ -86,9 +86,12 @@ def read(path: Path, config: Config) -> RunEvents:
         totals = client_totals(db)
         refused, lost = endings(db, "refuse"), endings(db, "lost")
         continuations = _continuations(db)
-    simulated = config.transport.name == "simulated"
-    clients = config.data.clients if simulated else 1 + (-1 if last_client is None else int(last_client))
-    classes = drawn_groups(config) if simulated else ranked_groups(path, clients)
+    clients = 1 + (-1 if last_client is None else int(last_client))
+    if run.live:
+        classes = ranked_groups(run.path, clients)
+    else:
+        clients = int(run.setting("data", "clients", clients))
+        classes = drawn_groups(run)
     counts: dict[int, int] = {}
     for _, staleness, *_ in accepted:
         counts[int(staleness or 0)] = counts.get(int(staleness or 0), 0) + 1
@@ -106,8 +109,12 @@ def read(path: Path, config: Config) -> RunEvents:
     )
 
 
-def drawn_groups(config: Config) -> tuple[str, ...]:
+def drawn_groups(run: Run) -> tuple[str, ...]:
     """The speed class of every client, as drawn for the run; nothing where the population cannot be built here."""
+    try:
+        config = run.config
+    except FedechoError:  # a class of the user's that cannot be imported here
+        return ()
     settings = {f.name: getattr(config.population, f.name) for f in dataclasses.fields(config.population)}
     try:
         return build(config.data.clients, Key(config.experiment.seed), **settings).groups

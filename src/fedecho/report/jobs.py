@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runs.delays import reading
+from ..runs.database import reading
 
 ENDS = ("accept", "refuse", "lost", "cancel")
 """How a job can end."""

@@ -6,13 +6,10 @@ be importable here.
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..objectives.base import Metric
-from ..runs.delays import reading
 from ..studies.runs import Run
 from .text import number, plus_minus, with_unit
 
@@ -27,20 +24,16 @@ TRAIN_LOSS = Metric(
 
 def metrics_of(run: Run) -> tuple[Metric, ...]:
     """The metrics by which a run is judged, the first one first; empty where the run describes none."""
-    described: Any = run.result.metric_info if run.result is not None else None
-    if not described:
-        try:
-            with reading(run.path) as db:
-                row = db.execute("select value from meta where key = 'metrics'").fetchone()
-            described = json.loads(row[0]) if row else []
-        except (ValueError, sqlite3.Error):
-            described = []
-    metrics = [read_metric(one) for one in described if isinstance(one, Mapping)]
+    metrics = [read_metric(described) for described in run.metric_info if isinstance(described, Mapping)]
     return tuple(metric for metric in metrics if metric is not None)
 
 
 def read_metric(described: Mapping[str, Any]) -> Metric | None:
-    """A metric from its description; None for one without a name. Keys of a later version are ignored."""
+    """A metric from its description; None for one without a name.
+
+    Keys of a later version are ignored, and a value of the wrong type gives way to a default: a folder may come from
+    anywhere.
+    """
     name = described.get("name")
     if not isinstance(name, str) or not name:
         return None

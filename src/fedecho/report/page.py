@@ -19,7 +19,7 @@ from typing import Any
 
 from ..core.errors import MissingExtra
 from .components import Section
-from .data import EVERYONE, Group, ReportData
+from .data import Group, ReportData, name_of
 from .headline import headline
 from .remarks import remarks
 from .sections.background import citations, definitions, settings
@@ -28,6 +28,7 @@ from .sections.learning import continuations, learning
 from .sections.results import details, results
 from .sections.stragglers import stragglers, timeline
 from .sections.work import stages, work
+from .settings import everyone_works
 from .text import NBSP, listed, plural, visible
 
 SECTIONS: Sequence[Callable[[Group, str], Section | None]] = (
@@ -131,7 +132,7 @@ def _title(report: ReportData) -> str:
     first = report.groups[0]
     if len(report.runs) == 1:
         return f"{first.methods[0].label} on {first.dataset}, seed {first.runs[0].seed}"
-    names = list(dict.fromkeys(run.config.experiment.name for run in report.runs))
+    names = list(dict.fromkeys(name_of(run) for run in report.runs))
     if names != ["experiment"]:
         return ", ".join(names)
     return f"Methods on {listed(list(dict.fromkeys(group.dataset for group in report.groups)))}"
@@ -139,19 +140,20 @@ def _title(report: ReportData) -> str:
 
 def _about(group: Group) -> str:
     run, events = group.runs[0], group.methods[0].events[0]
-    config = run.config
     seeds = sorted({one.seed for one in group.runs})
     methods = f"{len(group.methods)}{NBSP}method{plural(len(group.methods))}"
     parts = [f"{methods} × {len(seeds)}{NBSP}seed{plural(len(seeds))} ({', '.join(map(str, seeds))})"]
     if group.live and len(group.runs) > 1:
         return parts[0]
-    at_work = "all" if config.server.concurrency >= EVERYONE else f"{config.server.concurrency:,}"
+    concurrency = run.setting("server", "concurrency", "")
+    at_work = "all" if everyone_works(run) else f"{concurrency:,}" if isinstance(concurrency, int) else "some"
     parts.append(f"{events.clients:,}{NBSP}clients, {at_work} at work at a time")
     if not group.live:
-        alpha = f", α{NBSP}{config.data.alpha:g}" if "dirichlet" in config.data.partition else ""
-        parts += [f"delays “{config.population.name}”", f"split {config.data.partition}{alpha}"]
-    if config.model.name:
-        parts.append(f"model {config.model.name}")
+        partition = str(run.setting("data", "partition", ""))
+        alpha = f", α{NBSP}{run.setting('data', 'alpha', '')}" if "dirichlet" in partition else ""
+        parts += [f"delays “{run.setting('population', 'name', '')}”", f"split {partition}{alpha}"]
+    if model := run.setting("model", "name"):
+        parts.append(f"model {model}")
     return " · ".join(parts)
 
 

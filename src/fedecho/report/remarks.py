@@ -28,10 +28,11 @@ def _unfinished(group: Group) -> list[str]:
         for run in method.runs:
             if run.result is None:
                 last = run.metrics[-1]["updates"] if run.metrics else 0
-                wanted = run.config.experiment.updates
+                wanted = run.setting("experiment", "updates")
+                end = f" of {wanted:,}" if isinstance(wanted, int) and wanted else ""
                 sentences.append(
                     f"{method.label}, seed {run.seed} is not finished: it is drawn as far as it got, "
-                    f"{last:,}{f' of {wanted:,}' if wanted else ''}{NBSP}updates, and counts in no comparison."
+                    f"{last:,}{end}{NBSP}updates, and counts in no comparison."
                 )
     return sentences
 
@@ -48,19 +49,15 @@ def _unjudged(group: Group) -> list[str]:
 
 
 def _not_finite(group: Group) -> list[str]:
-    """A run whose final value is not a number would make its method look better by its absence."""
+    """A method that diverged on a seed would look better without it, so that it gets no verdict."""
     metric = group.judged
-    if metric is None or group.live:
+    if metric is None:
         return []
-    sentences = []
-    for method in group.methods:
-        missing = sorted(set(method.results) - set(method.values(metric)))
-        if missing:
-            sentences.append(
-                f"{method.label} has no finite {metric.label} at the end of seed {listed([str(n) for n in missing])}: "
-                "it diverged. Its means and differences are of the other seeds, and look better than the method is."
-            )
-    return sentences
+    return [
+        f"{method.label} diverged on seed {listed([str(seed) for seed in method.failed(metric)])}: its final "
+        f"{metric.label} is not finite there. It is not ranked, and its means are of the other seeds."
+        for method in group.failed
+    ]
 
 
 def _mostly_refused(group: Group) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -39,15 +40,21 @@ def common(group: Group) -> dict[str, str]:
 
 def run_settings(run: Run) -> dict[str, Any]:
     """A run's tables, without those that say nothing of a live federation."""
-    tables = run.config.to_dict()
+    tables: dict[str, Any] = copy.deepcopy(dict(run.tables))
     if run.live:
         experiment = tables.get("experiment", {})
         tables["experiment"] = {k: v for k, v in experiment.items() if k not in ("eval_every", "evaluate")}
         tables.pop("data", None)
         tables.get("executor", {}).pop("name", None)
-        if run.config.server.concurrency >= EVERYONE:
+        if everyone_works(run):
             tables["server"]["concurrency"] = "all that are there"
     return tables
+
+
+def everyone_works(run: Run) -> bool:
+    """Whether every idle client of a live run gets work."""
+    concurrency = run.setting("server", "concurrency", 0)
+    return isinstance(concurrency, int) and concurrency >= EVERYONE
 
 
 def environment_of(run: Run) -> dict[str, str]:

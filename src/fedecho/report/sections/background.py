@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ...algorithms.base import Algorithm
+from ...core.errors import FedechoError
 from ...stages.base import Stage
 from .. import metrics
 from ..components import Block, Citation, Definitions, Section, TableCard
@@ -96,7 +97,11 @@ def citations(report: ReportData) -> Section | None:
     """The papers of the methods."""
     names: dict[str, list[str]] = {}
     for run in report.runs:
-        parts: tuple[Algorithm | Stage, ...] = (run.config.algorithm, *run.config.stages)
+        try:
+            config = run.config
+        except FedechoError:  # a class of the user's that cannot be imported here
+            continue
+        parts: tuple[Algorithm | Stage, ...] = (config.algorithm, *config.stages)
         for part in parts:
             if part.citation and part.name not in names.setdefault(part.citation, []):
                 names[part.citation].append(part.name)

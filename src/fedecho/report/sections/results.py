@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...objectives.base import Metric
+from ...studies.curves import reached
 from ...studies.statistics import FEWEST, MeanInterval
 from .. import metrics
-from ..comparison import LEVEL, Judged, every_pair, interval, mean_over_time, reached, to_reference
+from ..comparison import LEVEL, Judged, every_pair, interval, mean_over_time, to_reference
 from ..components import Section, TableCard, Tile, Tiles
 from ..data import Group, Method
 from ..tables import Cell, Table
@@ -147,7 +148,8 @@ def _difference_cells(method: Method, reference: Method, judged: dict[str, Judge
         return [Cell("–"), Cell("reference", "soft")]
     one = judged.get(method.label)
     if one is None:
-        return [Cell("–"), Cell("no seed in common", "soft")]
+        reason = "failed" if method.failed(metric) else "no seed in common"
+        return [Cell("–"), Cell(reason, "soft")]
     return [Cell(_difference(one, metric)), Cell(one.verdict, STRESS.get(one.verdict, "soft"))]
 
 
@@ -235,7 +237,7 @@ def _cost(group: Group, metric: Metric, table_id: str) -> Table:
 
 def _time_to(method: Method, metric: Metric, target: float) -> list[Cell]:
     """Seconds and updates until the target, and how many seeds reach it where not all do."""
-    arrivals = [at for run in method.finished if (at := reached(run, metric, target)) is not None]
+    arrivals = [at for run in method.finished if (at := reached(run.metrics, target, metric)) is not None]
     seeds = len(method.values(metric))
     partly = f" ({len(arrivals)} of {seeds})" if len(arrivals) < seeds else ""
     if not arrivals:
