@@ -11,7 +11,7 @@ from typing import Any
 
 from ..objectives.base import Metric
 from ..studies.runs import Run
-from .text import number, plus_minus, with_unit
+from .text import NBSP, number, plus_minus, with_unit
 
 CLIENT_GROUPS = {"": "", "slow_client_": "slow clients", "fast_client_": "fast clients"}
 """Prefix of a column of evaluations, and whose data it is judged on."""
@@ -75,7 +75,7 @@ def title(metric: Metric, clients: str = "") -> str:
 
 def column(metric: Metric, name: str = "") -> str:
     """A heading with its unit: "slow clients, %"."""
-    return ", ".join(filter(None, [name or metric.label, unit(metric)]))
+    return f",{NBSP}".join(filter(None, [name or metric.label, unit(metric)]))
 
 
 def axis_title(metric: Metric) -> str:

@@ -12,7 +12,7 @@ from ..components import Block, FigureCard, Section, TableCard
 from ..data import Group, Method
 from ..figures import MOST_CLIENTS, by_client, contributions
 from ..tables import Cell, Table
-from ..text import number
+from ..text import NBSP, number
 
 MOST_REASONS = 12
 """Reasons of one method that have a row of their own."""
@@ -98,7 +98,7 @@ def _clients(group: Group, method: Method, table_id: str) -> Table:
     header = ["client"]
     if events.groups:
         header.append("speed class")
-    header += ["accepted", "share, %", "mean staleness", "mean training loss", "examples", "refused", "lost"]
+    header += ["accepted", f"share,{NBSP}%", "mean staleness", "mean training loss", "examples", "refused", "lost"]
     if judged is not None:
         header.append(metrics.column(judged, f"its own {judged.label}"))
     rows = []

@@ -17,7 +17,7 @@ from ..text import NBSP, plus_minus
 
 STRESS = {"ahead": "good", "behind": "bad"}
 SIGNS = {"ahead": "▲", "behind": "▼", "tie": "≈"}
-INTERVAL = f"mean ± half the {LEVEL}{NBSP}% interval over seeds (Student's t)"
+INTERVAL = f"mean ± half-width of the {LEVEL}{NBSP}% interval over seeds (Student's t)"
 MOST_TILES = 6
 
 
@@ -180,7 +180,7 @@ def verdict_note(comparisons: int) -> str:
     """How verdicts are decided."""
     many = f", corrected for {comparisons} comparisons (Holm)" if comparisons > 1 else ""
     return (
-        f"Differences are paired by seed: mean ± half the {LEVEL}{NBSP}% interval. A verdict is Student's t test on "
+        f"Differences are paired by seed: mean ± half-width of the {LEVEL}{NBSP}% interval. A verdict is Student's t test on "
         f"them at {LEVEL}{NBSP}%{many}; below {FEWEST} seeds there is none."
     )
 
@@ -216,7 +216,7 @@ def _cost(group: Group, metric: Metric, table_id: str) -> Table:
     columns = [
         Column("seconds per run", of_results("wall_s")),
         Column("of these the server's", server_s),
-        Column("peak memory, MiB", of_results("peak_memory_mb")),
+        Column(f"peak memory,{NBSP}MiB", of_results("peak_memory_mb")),
     ]
     header, rows = _with_columns(methods, columns, lambda widths: 1)
     note = (

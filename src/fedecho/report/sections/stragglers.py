@@ -78,7 +78,7 @@ def _contributions(group: Group, table_id: str) -> Table | None:
     if len(bodies) > 1 and all(body == bodies[0] for body in bodies):  # the same jobs, drawn from the same seeds
         per_method = {"all methods": bodies[0]}
     rows = [[Cell(label), *row] for label, body in per_method.items() for row in body]
-    header = ["method", "clients", "how many", "updates", "share of all, %", "seconds per job", "mean staleness"]
+    header = ["method", "clients", "how many", "updates", f"share of all,{NBSP}%", "seconds per job", "mean staleness"]
     note = (
         "Accepted updates by the speed class of the client that sent them. Shares and counts are means over seeds; "
         f"{group.seconds}, from dispatch to arrival. {class_note(group)}"
