@@ -54,7 +54,11 @@ def test_a_table_on_a_phone_shows_that_it_goes_on(file: Path, browser: Any) -> N
 def test_methods_and_measures_are_chosen(file: Path, browser: Any) -> None:
     lines = "() => document.querySelectorAll('[data-figure=updates] .scatterlayer .trace').length"
     with opened(browser, file) as shown:
-        assert shown.locator("[data-figure=updates] .annotation-text").all_text_contents() == ["fedbuff", "fadas", "fedecho"]
+        assert shown.locator("[data-figure=updates] .annotation-text").all_text_contents() == [
+            "fedbuff",
+            "fadas",
+            "fedecho",
+        ]
         before = shown.evaluate(lines)
         shown.click("[data-method='1']")
         assert shown.get_attribute("[data-method='1']", "aria-pressed") == "false"

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from pages import UNDRAWN, Reader, figures_of, opened, tables_of
 
-from fedecho.report import write_report
 from fedecho.report import data as room
+from fedecho.report import write_report
 from fedecho.report.page import script_json
 from fedecho.report.style import plain
 from fedecho.report.tables import Cell, Table
@@ -30,7 +30,7 @@ EVIL = [
     "<a href='javascript:alert(5)'>click</a>",
     "abc\u202egnp.exe\u202c\u2066\u0000\u001b[31m",
     "%{y} %{customdata[0]} $x",
-    "=HYPERLINK(\"http://evil\")",
+    '=HYPERLINK("http://evil")',
 ]
 ALL = " ".join(EVIL)
 
@@ -49,7 +49,9 @@ def folder(comparison: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                     (place, place, detail),
                 )
                 stage = json.dumps({"stage": evil.replace(".", ""), evil.replace(".", ""): 0.5})
-                db.execute("insert into events (seq, at_s, kind, version, detail) values (1, 1.0, 'stage', 1, ?)", (stage,))
+                db.execute(
+                    "insert into events (seq, at_s, kind, version, detail) values (1, 1.0, 'stage', 1, ?)", (stage,)
+                )
                 db.execute("insert into continuations values (1, 10, 1.0, ?, ?)", (evil, evil))
         db.close()
         (out / method / "environment.json").write_text(json.dumps({evil: evil for evil in EVIL}))
@@ -62,14 +64,14 @@ def file(folder: Path) -> Path:
     runs = []
     for place, run in enumerate(room.find_runs([folder])):
         assert run.result is not None
-        info = [{**one, "label": ALL, "definition": ALL, "unit": "" if one["share"] else ALL} for one in run.metric_info]
+        info = [
+            {**one, "label": ALL, "definition": ALL, "unit": "" if one["share"] else ALL} for one in run.metric_info
+        ]
         tables = json.loads(json.dumps(run.tables))
         tables["experiment"]["name"] = tables["data"]["dataset"] = ALL
         tables["model"][ALL] = f"{ALL}{place}"
         result = dataclasses.replace(run.result, warnings=EVIL, dataset=ALL)
-        runs.append(
-            dataclasses.replace(run, label=f"{ALL}{place}", metric_info=info, tables=tables, result=result)
-        )
+        runs.append(dataclasses.replace(run, label=f"{ALL}{place}", metric_info=info, tables=tables, result=result))
     patch = pytest.MonkeyPatch()
     patch.setattr(room, "find_runs", lambda paths: runs)
     try:
@@ -122,7 +124,9 @@ def test_the_policy_stops_a_script_that_got_in(file: Path, browser: Any, tmp_pat
     """Even if a name became an element, the browser would not run it."""
     text = file.read_text(encoding="utf-8")
     broken = tmp_path / "broken.html"
-    broken.write_text(text.replace("<main", '<script>window.owned = 1</script><b onclick="window.owned = 2">x</b><main'))
+    broken.write_text(
+        text.replace("<main", '<script>window.owned = 1</script><b onclick="window.owned = 2">x</b><main')
+    )
     context = browser.new_context()
     shown = context.new_page()
     shown.set_default_timeout(120_000)

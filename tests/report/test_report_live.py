@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_report import OVERFLOWING, browser, data_of, painted  # noqa: F401
+from pages import OVERFLOWING, UNDRAWN, figures_of, opened, painted, tables_of, words
 
 from fedecho import Config, RecordError, resume, run
 from fedecho.cli.main import main
@@ -37,13 +37,12 @@ from fedecho.core.messages import (
 from fedecho.experiment.live import prepare_live
 from fedecho.experiment.live_recorder import LiveRecorder
 from fedecho.experiment.run import drive
-from fedecho.report import events as facts
-from fedecho.report import write_report
+from fedecho.report import events, write_report
 from fedecho.report.data import EVERYONE
 from fedecho.runs.folder import RunFolder
 from fedecho.runs.schema import METRICS
 from fedecho.simulation.build import build
-from fedecho.studies.runs import find_runs
+from fedecho.studies.runs import find_runs, read_run
 from fedecho.studies.summary import summarize
 
 TABLES: dict[str, Any] = {
@@ -142,26 +141,21 @@ def page(live: Path) -> str:
     return write_report([live]).read_text(encoding="utf-8")
 
 
-def words(page: str) -> str:
-    """What a reader sees, and what the figures say."""
-    text = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
-    figures = json.dumps(data_of(page)["figures"], ensure_ascii=False)
-    return " ".join(re.sub(r"<[^>]+>", " ", text).split()) + figures
-
-
-# ----------------------------------------------------------------------------------------------------------- the facts
+# ----------------------------------------------------------------------------------------------------------- the events
 
 
 def test_clients_are_those_that_ever_joined_in_classes_by_their_job_times(live: Path) -> None:
-    found = facts.read(live, Config.load(live / "config.toml"))
+    found = events.read(read_run(live))
     assert found.clients == 5
     assert found.groups == ("fast", "fast", "slow", "medium", "unknown"), "the last had no time to answer"
     assert {group: share.clients for group, share in found.shares.items()} == {
-        group: found.groups.count(group) for group in facts.CLASSES if group in found.groups
+        group: found.groups.count(group) for group in events.CLASSES if group in found.groups
     }
     assert sum(share.updates for share in found.shares.values()) == 36
-    assert set(found.refused) == {"its arrays are <unreadable>"}
-    assert all(reason.startswith(DIED) for reason in found.lost)
+    assert {reason for _, reason in found.refused} == {"its arrays are <unreadable>"}
+    assert all(reason.startswith(DIED) for _, reason in found.lost)
+    assert found.totals[0].judged["accuracy"] == 0.5, "node 770 is client 0"
+    assert found.totals[3].refused and not found.totals[0].refused
     fitted = build(4, Key(0), name=f"run:{live}")
     assert fitted.groups == found.groups[:4], "a population that is fitted to the run has the same classes"
 
@@ -169,7 +163,7 @@ def test_clients_are_those_that_ever_joined_in_classes_by_their_job_times(live: 
 def test_nobody_is_slow_where_nobody_is_slower(live: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("test_report_live.DELAYS_S", dict.fromkeys(range(3), 2.0))
     path = serve(tmp_path / "alike")
-    assert facts.read(path, Config.load(path / "config.toml")).groups == ()
+    assert events.read(read_run(path)).groups == ()
     text = words(write_report([path]).read_text(encoding="utf-8"))
     assert "speed class" not in text
     assert "t-shares" not in text
@@ -183,15 +177,15 @@ def test_it_says_that_nobody_judged(live: Path, page: str) -> None:
     assert "fedbuff ran for 36 updates on the live federation “clinics”; nobody judged the model." in text
     assert "Nobody judged the accuracy of fedbuff: the ServerApp gave no `evaluate_fn`" in text
     assert "not finished" not in text
-    assert not {"t-comparison", "t-cost", "t-pairs"} & set(data_of(page)["tables"])
-    assert list(data_of(page)["figures"]["time"]) == ["train_loss"]
-    assert "Clients' training loss over time" in text.replace("&#x27;", "'")
+    assert not {"t-comparison", "t-cost", "t-pairs"} & set(tables_of(page))
+    assert list(figures_of(page)["time"]) == ["train_loss"]
+    assert "Clients' training loss over time" in text.replace("&#39;", "'")
     assert "Lower at the same time is faster" in text
 
 
 def test_its_seconds_are_real(page: str) -> None:
     assert "virtual" not in words(page)
-    assert data_of(page)["figures"]["timeline"]["fedbuff"]["layout"]["xaxis"]["title"]["text"] == "time, seconds"
+    assert figures_of(page)["timeline"]["0"]["layout"]["xaxis"]["title"]["text"] == "time, seconds"
     assert "simulated" not in words(page)
 
 
@@ -205,15 +199,15 @@ def test_it_tells_settings_that_a_live_run_has(page: str) -> None:
 
 
 def test_it_tells_why_answers_were_refused_and_tasks_lost(page: str) -> None:
-    table = data_of(page)["tables"]["t-runs"]["md"]
+    table = tables_of(page)["t-runs"]["md"]
     assert "(its arrays are <unreadable>)" in table
     assert "its arrays are &lt;unreadable&gt;" in page
     assert "1 (error 3: the node died" in table
     assert "(for other reasons)" in table
     assert max(map(len, table.splitlines())) < 900
-    bars = {trace["name"] for trace in data_of(page)["figures"]["timeline"]["fedbuff"]["data"]}
+    bars = {trace["name"] for trace in figures_of(page)["timeline"]["0"]["data"]}
     assert bars == {"accepted", "refused", "lost", "still at work at the end"}
-    ticks = data_of(page)["figures"]["timeline"]["fedbuff"]["layout"]["yaxis"]["ticktext"]
+    ticks = figures_of(page)["timeline"]["0"]["layout"]["yaxis"]["ticktext"]
     assert [tick.split("<br>")[0] for tick in ticks] == ["fast", "medium", "slow", "unknown"]
     assert "by the rank of their mean job time" in page
     assert "Unknown: too little was heard of them." in page
@@ -223,12 +217,12 @@ def test_every_figure_has_something_in_it(page: str, live: Path, tmp_path: Path)
     from plotly.graph_objects import Figure
 
     short = {n: write_report([serve(tmp_path / f"{n}", stop=n)]).read_text(encoding="utf-8") for n in (1, 8)}
-    assert "norms" not in data_of(short[1])["figures"], "one update is no line"
-    assert "norms" in data_of(short[8])["figures"]
+    assert "norms" not in figures_of(short[1]), "one update is no line"
+    assert "norms" in figures_of(short[8])
     for text in (page, *short.values()):
-        for name, variants in data_of(text)["figures"].items():
+        for name, variants in figures_of(text).items():
             for variant, figure in variants.items():
-                Figure(painted(figure))
+                Figure(painted({part: figure[part] for part in ("data", "layout")}))
                 assert figure["data"], (name, variant)
 
 
