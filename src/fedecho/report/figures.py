@@ -234,11 +234,13 @@ def by_client(traces: Sequence[dict[str, Any]]) -> Figure:
     drawn = layout("accepted updates of a client", "their mean staleness, in versions")
     drawn["xaxis"] |= {"showgrid": True, "rangemode": "tozero"}
     drawn["yaxis"] |= {"rangemode": "tozero"}
+    has_classes = any(row[1] for trace in traces for row in trace["customdata"])
+    speed = [["speed class", "customdata.1"]] if has_classes else []
     return {
         "data": list(traces),
         "layout": {**drawn, "hovermode": "closest"},
         "columns": [
-            ["client", "customdata.0"], ["speed class", "customdata.1"], ["accepted", "x"], ["mean staleness", "y"],
+            ["client", "customdata.0"], *speed, ["accepted", "x"], ["mean staleness", "y"],
             ["refused", "customdata.2"], ["lost", "customdata.3"],
         ],
     }  # fmt: skip

@@ -82,10 +82,12 @@ def definitions(report: ReportData) -> Section:
         "update": "what a client sends after training: its change of the model's weights",
         "version": "a state of the server's model; every aggregation makes a new one",
         "staleness": "versions the server made between a client's start from the model and the arrival of its update",
-        "slow, medium and fast clients": "speed classes, by the expected time of a client's job",
-        "virtual time": "the clock of a simulated federation, on which jobs take as long as their clients would",
         "change": "the weights of an update minus those of the version it started from",
     }
+    if any(one.groups for group in report.groups for method in group.methods for one in method.events):
+        terms["slow, medium and fast clients"] = "speed classes, by the expected time of a client's job"
+    if not all(group.live for group in report.groups):
+        terms["virtual time"] = "the clock of a simulated federation, on which jobs take as long as their clients would"
     for group in report.groups:
         for metric in group.metrics:
             if metric.definition:

@@ -77,12 +77,12 @@ def _reasons(each: Sequence[Refusals]) -> list[list[Cell]]:
     """Kind, reason and count of the most frequent ones; a live federation's can be long, and many."""
     counts: dict[tuple[str, str], int] = {}
     for one in each:
-        for key, count in one.items():
+        for (kind, reason), count in one.items():
+            key = (kind, textwrap.shorten(reason, 90, placeholder="…"))
             counts[key] = counts.get(key, 0) + count
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     rows = [
-        [Cell(kind or "–"), Cell(textwrap.shorten(reason, 90, placeholder="…") or "–"), Cell(f"{count:,}")]
-        for (kind, reason), count in ordered[:MOST_REASONS]
+        [Cell(kind or "–"), Cell(reason or "–"), Cell(f"{count:,}")] for (kind, reason), count in ordered[:MOST_REASONS]
     ]
     others = sum(count for _, count in ordered[MOST_REASONS:])
     if others:
