@@ -3,51 +3,49 @@
 from __future__ import annotations
 
 import builtins
-import json
-import os
+import dataclasses
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import TABLES, Reader, figures_of, painted, tables_of, unpacked, words
 
-from fedecho import Config, MissingExtra, RecordError, run
+from fedecho import Config, ConfigError, MissingExtra, RecordError, run
 from fedecho.cli.main import main
 from fedecho.core.errors import Interrupted
-from fedecho.report import events as facts
-from fedecho.report import write_report
-from fedecho.report.curves import Bundle, curves, mean_line
+from fedecho.objectives.base import Metric
+from fedecho.report import data as room
+from fedecho.report import events, metrics, write_report
+from fedecho.report.comparison import every_pair, to_reference
+from fedecho.report.curves import Axis, MethodLines, curves, mean_line
 from fedecho.report.data import collect
 from fedecho.report.figures import bins_of
-from fedecho.report.style import MethodStyle
-from fedecho.report.tables import Cell, Table, digits, plus_minus
+from fedecho.report.headline import headline
+from fedecho.report.jobs import Job, read_jobs
+from fedecho.report.page import script_hash
+from fedecho.report.remarks import remarks
+from fedecho.report.settings import environment_differences
+from fedecho.report.style import MethodStyle, thinned
+from fedecho.report.tables import Cell, Table
+from fedecho.report.text import listed, number, plus_minus
 from fedecho.report.timelines import MOST_JOBS, rows_of, timeline, window_of
-from fedecho.runs import delays as observed
-from fedecho.studies import compare
-from fedecho.studies.summary import Spread
+from fedecho.runs.database import reading
+from fedecho.studies.runs import Run
 
-METHODS = ["fedbuff", "fadas", "fedecho"]
-SEEDS = [0, 1, 2]
-LOSSY = {"name": "mild", "class_counts": [6, 4, 2], "dropout": 0.1}
-TABLES: dict[str, Any] = {
-    "experiment": {"name": "a <small> one", "updates": 60, "eval_every": 10},
-    "data": {"clients": 12, "unlabeled_size": 60},
-    "model": {"hidden": [16]},
-    "client": {"epochs": 1, "batch_size": 20},
-    "server": {"concurrency": 6, "buffer_size": 3},
-    "stages": {"name": "echo", "steps": 3},
-    "population": LOSSY,
+FIGURES = {"time", "updates", "staleness", "speed", "timeline", "clients", "seconds", "norms"}
+TABLE_IDS = {
+    *(f"t-{name}" for name in ("accuracy", "macro_f1", "loss", "ece")),
+    *(f"t-pairs-{name}" for name in ("accuracy", "macro_f1", "loss", "ece")),
+    *("t-cost", "t-shares", "t-refused", "t-clients-0", "t-clients-1", "t-clients-2"),
+    *("t-differ", "t-common", "t-environment", "t-runs"),
 }
-
-SVG_FIGURES = {"time", "updates", "staleness", "speed", "timeline", "seconds", "norms"}
-TABLE_IDS = {"t-comparison", "t-cost", "t-pairs", "t-shares", "t-differ", "t-common", "t-environment", "t-runs"}
 
 
 class Stopper:
@@ -67,47 +65,8 @@ class Stopper:
 
 
 @pytest.fixture(scope="module")
-def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three methods × three seeds, as `fedecho compare` leaves them."""
-    out = tmp_path_factory.mktemp("report") / "cmp"
-    for job in compare.plan(TABLES, METHODS, SEEDS, [], out):
-        compare.do(job)
-    compare.note(out, METHODS, SEEDS, "fedecho")
-    return out
-
-
-@pytest.fixture(scope="module")
 def page(comparison: Path) -> str:
     return write_report([comparison]).read_text(encoding="utf-8")
-
-
-def data_of(text: str) -> dict[str, Any]:
-    """What the page's script is given."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    assert found is not None
-    return dict(json.loads(found[1]))
-
-
-class Reader(HTMLParser):
-    """Every attribute of every element, and the text outside scripts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self._in_script = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, {name: value or "" for name, value in attrs}))
-        self._in_script = tag in ("script", "style")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_script = False
-
-    def handle_data(self, data: str) -> None:
-        if not self._in_script:
-            self.text += data
 
 
 # ------------------------------------------------------------------------------------------------------------ the page
@@ -117,7 +76,7 @@ def test_small_and_quick(comparison: Path, tmp_path: Path) -> None:
     began = time.perf_counter()
     file = write_report([comparison], tmp_path / "deep" / "page.html")
     assert time.perf_counter() - began < 20
-    assert file.stat().st_size < 8e6
+    assert file.stat().st_size < 3e6
 
 
 def test_asks_nothing_of_any_network(page: str) -> None:
@@ -132,18 +91,35 @@ def test_asks_nothing_of_any_network(page: str) -> None:
 
 
 def test_every_figure_and_table_is_there(page: str) -> None:
-    reader, data = Reader(page), data_of(page)
+    reader, figures = Reader(page), figures_of(page)
     places = {a["data-figure"] for tag, a in reader.seen if tag == "figure"}
-    refined = {f"stages-{name}" for name in ("uncertainty", "alpha", "loss", "rows")}
-    assert places == set(data["figures"]) >= SVG_FIGURES | refined
+    stages = {f"stages-{name}" for name in ("uncertainty", "alpha", "loss", "rows")}
+    assert places == set(figures) >= FIGURES | stages
     tables = {a["id"] for tag, a in reader.seen if tag == "table"}
-    assert tables == set(data["tables"]) == TABLE_IDS
-    assert set(data["figures"]["time"]) == {
-        "accuracy", "loss", "slow_client_accuracy", "fast_client_accuracy", "train_loss"
-    }  # fmt: skip
-    assert list(data["figures"]["timeline"]) == METHODS
-    assert len(data["citations"]) == 3
-    assert all(citation.startswith("@") and citation.endswith("\n}") for citation in data["citations"])
+    assert tables == set(tables_of(page)) == TABLE_IDS
+    each = [f"{clients}{name}" for name in ("accuracy", "macro_f1", "loss", "ece") for clients in metrics.CLIENT_GROUPS]
+    assert list(figures["time"]) == [*each, "train_loss"]
+    assert list(figures["timeline"]) == ["0", "1", "2"]
+    assert all(figure["columns"] for variants in figures.values() for figure in variants.values())
+    citations = re.findall(r"<pre[^>]*>(@.*?)</pre>", page, re.DOTALL)
+    assert len(citations) == 3
+    assert all(citation.endswith("\n}") for citation in citations)
+
+
+def test_the_contents_lead_to_every_section(page: str) -> None:
+    reader = Reader(page)
+    ids = {a["id"] for _, a in reader.seen if "id" in a}
+    links = [a["href"] for tag, a in reader.seen if tag == "a"]
+    assert all(link[1:] in ids for link in links)
+    assert {a["aria-labelledby"] for tag, a in reader.seen if tag == "section"} <= {link[1:] for link in links}
+
+
+def test_the_policy_names_exactly_the_two_scripts(page: str) -> None:
+    policy = next(a["content"] for _, a in Reader(page).seen if a.get("http-equiv") == "Content-Security-Policy")
+    script = page.rpartition("<script>")[2].partition("</script>")[0]
+    allowed = re.search(r"script-src ([^;]*);", policy)
+    assert allowed is not None
+    assert allowed[1].split() == [f"'{script_hash(one)}'" for one in (script, unpacked(page, "plotly"))]
 
 
 def test_accessible(page: str) -> None:
@@ -168,34 +144,26 @@ def test_names_are_escaped(page: str) -> None:
     assert "<small> one" not in page
 
 
-def painted(value: Any) -> Any:
-    """Colour names as colours, as the page's script does."""
-    if isinstance(value, str):
-        return "#123456" if re.fullmatch(r"@\w+(/\d+)?", value) else value
-    if isinstance(value, list):
-        return [painted(item) for item in value]
-    return {k: painted(v) for k, v in value.items() if k != "minor"} if isinstance(value, dict) else value
-
-
 def test_plotly_accepts_every_figure(page: str) -> None:
     from plotly.graph_objects import Figure
 
-    for name, variants in data_of(page)["figures"].items():
+    for name, variants in figures_of(page).items():
         for variant, figure in variants.items():
-            Figure(painted(figure))
+            Figure(painted({part: figure[part] for part in ("data", "layout")}))
             assert figure["data"], (name, variant)
 
 
 def test_lost_jobs_are_marked(page: str) -> None:
-    bars = {trace["name"] for trace in data_of(page)["figures"]["timeline"]["fedecho"]["data"]}
+    bars = {trace["name"] for trace in figures_of(page)["timeline"]["2"]["data"]}
     assert {"accepted", "lost", "still at work at the end"} <= bars
     assert "× marks a lost job" in page
 
 
 def test_copied_tables(page: str) -> None:
-    for name, dresses in data_of(page)["tables"].items():
+    for name, dresses in tables_of(page).items():
         lines = dresses["md"].splitlines()
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1, name
+        assert len(dresses["csv"].splitlines()) == len(lines) - 1
         assert dresses["tex"].count("\\begin{tabular}") == dresses["tex"].count("\\end{tabular}") == 1
         assert not re.search(r"(?<!\\)[#_]", dresses["tex"]), name
 
@@ -203,72 +171,109 @@ def test_copied_tables(page: str) -> None:
 # ------------------------------------------------------------------------------------------------------ the sentences
 
 
-def test_the_headline_is_true(comparison: Path) -> None:
-    study = collect([comparison])
-    best, final = study.ranked[0]
-    assert final.mean == max(row.final.mean for row in study.table.rows if row.final is not None)
-    assert f"{best.label} has the highest mean accuracy, {100 * final.mean:.1f} %" in study.headline
-    assert study.headline.startswith("After 60 updates on digits, ")
-    for other, _ in study.ranked[1:]:
-        gap = study.difference(best, other)
-        assert gap is not None
-        assert (gap.verdict == "tie") == (f"in a tie with {other.label}" in study.headline) or gap.verdict != "tie"
-    assert "3 seeds" in study.headline
+def with_values(
+    monkeypatch: pytest.MonkeyPatch, comparison: Path, values: dict[str, list[float]], **changes: Any
+) -> room.Group:
+    """The group as it would be with these final values of the judged metric, seed by seed."""
 
+    def changed(one: Run) -> Run:
+        assert one.result is not None
+        finals = dict(one.result.metrics)
+        finals["accuracy"] = dataclasses.replace(finals["accuracy"], last_5_mean=values[one.label][one.seed])
+        info = [{**one.metric_info[0], **changes}, *one.metric_info[1:]]
+        return dataclasses.replace(one, metric_info=info, result=dataclasses.replace(one.result, metrics=finals))
 
-def with_results(monkeypatch: pytest.MonkeyPatch, comparison: Path, accuracies: dict[str, list[float]]) -> str:
-    """The headline if the final accuracies had been these."""
-    import dataclasses
-
-    from fedecho.report import data as room
-
-    found = [
-        dataclasses.replace(r, result=dataclasses.replace(r.result, final_accuracy=accuracies[r.label][r.seed]))
-        for r in room.find_runs([comparison])
-        if r.result is not None and r.seed < len(accuracies.get(r.label, []))
-    ]
-    monkeypatch.setattr(room, "find_runs", lambda paths: found)
-    return collect([comparison]).headline
+    runs = [changed(one) for one in room.find_runs([comparison]) if one.seed < len(values.get(one.label, []))]
+    monkeypatch.setattr(room, "find_runs", lambda paths: runs)
+    (group,) = collect([comparison]).groups
+    return group
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "said"),
+    ("values", "sentence"),
     [
         (
-            {"fedecho": [0.90, 0.92, 0.94], "fedbuff": [0.80, 0.83, 0.83], "fadas": [0.93, 0.90, 0.92]},
+            {
+                "fedecho": [0.90, 0.92, 0.94, 0.92],
+                "fedbuff": [0.80, 0.83, 0.83, 0.82],
+                "fadas": [0.93, 0.90, 0.92, 0.89],
+            },
             "After 60 updates on digits, fedecho has the highest mean accuracy, 92.0 %: ahead of fedbuff by 10.0 "
-            "points; "
-            "in a tie with fadas (0.3 points apart) (paired over 3 seeds).",
+            "points (8.7 to 11.3); in a tie with fadas (1.0 point apart, −3.3 to 5.3). Differences are paired over 4 "
+            "seeds, with 95 % intervals.",
         ),
-        ({"fedecho": [0.9], "fedbuff": [0.8]}, "One seed is not enough to judge fedbuff (−10.0 points)."),
+        (
+            {"fedecho": [0.90, 0.92, 0.94], "fedbuff": [0.80, 0.83, 0.83]},
+            "has the highest mean accuracy, 92.0 %. Too few seeds to judge fedbuff (−10.0 points over 3 seeds); it "
+            "takes four.",
+        ),
+        ({"fedecho": [0.9], "fedbuff": [0.8]}, "Too few seeds to judge fedbuff (−10.0 points over 1 seed)"),
         (
             {"fedecho": [0.92, 0.94]},
-            "After 60 updates on digits, fedecho gets 93.0 % of the test examples right on average over 2 seeds.",
+            "fedecho has an accuracy of 93.0 ± 12.7 % (95 % interval) on average over 2 seeds.",
         ),
         (
-            {"fedecho": [0.5, 0.6, 1.0], "fedbuff": [0.6, 0.7]},
-            "has the highest mean accuracy, 70.0 %: behind fedbuff by 10.0 points over the seeds that both have",
+            {"fedecho": [0.9, 0.8, 0.7, 0.8], "fedbuff": [0.9, 0.8, 0.7, 0.8]},
+            "has the highest mean accuracy, 80.0 %: in a tie with fedecho (0.0 points apart, 0.0 to 0.0).",
         ),
     ],
 )
 def test_headlines(
-    comparison: Path, monkeypatch: pytest.MonkeyPatch, accuracies: dict[str, list[float]], said: str
+    comparison: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, list[float]], sentence: str
 ) -> None:
-    assert said in with_results(monkeypatch, comparison, accuracies)
+    assert sentence in headline(with_values(monkeypatch, comparison, values)).replace("\u00a0", " ")
+
+
+def test_a_metric_of_which_less_is_better(comparison: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing on the page knows which metric it is."""
+    values = {
+        "fedecho": [12.0, 12.2, 12.1, 12.4],
+        "fedbuff": [15.0, 15.3, 15.1, 15.2],
+        "fadas": [12.1, 12.1, 12.2, 12.2],
+    }
+    changes = {"label": "perplexity", "share": False, "higher_is_better": False, "decimals": 2, "axis": "log"}
+    group = with_values(monkeypatch, comparison, values, **changes)
+    metric = group.judged
+    assert metric is not None
+    sentence = headline(group).replace("\u00a0", " ")
+    assert "fadas has the lowest mean perplexity, 12.15: ahead of fedbuff by 3.00 (" in sentence
+    assert "in a tie with fedecho (0.03 apart, " in sentence
+    assert {label: one.verdict for label, one in to_reference(group, group.ranked[0], metric).items()} == {
+        "fedbuff": "behind", "fedecho": "tie"
+    }  # fmt: skip
+    pairs = every_pair(group, metric)
+    assert pairs["fadas", "fedbuff"].verdict == "ahead"
+    assert pairs["fedbuff", "fadas"].verdict == "behind"
+    assert pairs["fadas", "fedbuff"].difference.mean == -pairs["fedbuff", "fadas"].difference.mean
+    page = write_report([comparison], comparison / "perplexity.html").read_text(encoding="utf-8")
+    time_figure = figures_of(page)["time"]["accuracy"]["layout"]["yaxis"]
+    assert time_figure["type"] == "log"
+    assert "tickformat" not in time_figure or "%" not in time_figure["tickformat"]
+    assert "12.15 ± 0.09" in words(page)
+    assert "two standard errors" not in page
+
+
+def test_a_method_that_diverged_is_not_compared(comparison: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"fedecho": [0.9, 0.9, 0.8, 0.9], "fedbuff": [0.99, 0.99, 0.99, float("nan")]}
+    group = with_values(monkeypatch, comparison, values)
+    assert [method.label for method in group.ranked] == ["fedecho"]
+    assert "fedbuff diverged on seed 3" in " ".join(remarks(group))
+    page = write_report([comparison], comparison / "diverged.html").read_text(encoding="utf-8")
+    assert "| failed |" in tables_of(page)["t-accuracy"]["md"]
 
 
 def test_unfinished_runs_are_shown_as_far_as_they_got(tmp_path: Path) -> None:
     config = Config.from_dict({**TABLES, "records": {"checkpoint_every_s": 1e-6}})
     with pytest.raises(Interrupted):
         run(config, tmp_path / "half", Stopper(4))
-    text = write_report([tmp_path / "half"]).read_text(encoding="utf-8")
+    text = write_report([tmp_path / "half"]).read_text(encoding="utf-8").replace("\u00a0", " ")
     assert "No run on digits is finished yet" in text
     assert "seed 0 is not finished: it is drawn as far as it got, 30 of 60 updates" in text
-    line = data_of(text)["figures"]["updates"]["accuracy"]["data"][-1]
+    line = figures_of(text)["updates"]["accuracy"]["data"][-1]
     assert line["x"] == [0, 10, 20, 30]
     with pytest.raises(Interrupted):
         run(config, tmp_path / "none", Stopper(0))
-    assert "0 of 60 updates" in write_report([tmp_path / "none"]).read_text(encoding="utf-8")
+    assert "0 of 60 updates" in words(write_report([tmp_path / "none"]).read_text(encoding="utf-8"))
     both = write_report([tmp_path], tmp_path / "both.html").read_text(
         encoding="utf-8"
     )  # the same method and seed twice
@@ -276,50 +281,140 @@ def test_unfinished_runs_are_shown_as_far_as_they_got(tmp_path: Path) -> None:
     assert "fedbuff+echo (none)" in both
 
 
-def test_other_settings_are_told(comparison: Path, tmp_path: Path) -> None:
-    changed = {**TABLES, "data": {**TABLES["data"], "alpha": 0.5}, "experiment": {"updates": 12, "seed": 7}}
+def test_other_settings_are_named(comparison: Path, tmp_path: Path) -> None:
+    changed = {**TABLES, "client": {"epochs": 2}, "experiment": {"updates": 12, "seed": 7}}
     run(Config.from_dict(changed), tmp_path / "other")
-    study = collect([comparison / "fadas", tmp_path / "other"])
-    assert [method.label for method in study.methods] == ["fadas", "fedbuff+echo"]
-    said = " ".join(study.remarks)
-    assert "The methods differ in more than the method (experiment.name, experiment.updates" in said
-    assert "data.alpha" in said
-    assert "different seeds" in said
-    assert "no seed in common" in study.headline
+    (group,) = collect([comparison / "fadas", tmp_path / "other"]).groups
+    assert [method.label for method in group.methods] == ["fadas", "fedbuff+echo"]
+    sentences = " ".join(remarks(group))
+    assert "The methods differ in more than the method (experiment.name, experiment.updates" in sentences
+    assert "different seeds" in sentences
+    assert "no seed in common" in headline(group)
+
+
+def test_runs_of_different_data_are_not_compared(comparison: Path, tmp_path: Path) -> None:
+    """Digits and another data set, or other clients' data: two groups, and nothing is paired between them."""
+    other = {**TABLES, "data": {**TABLES["data"], "alpha": 0.5}, "experiment": {"updates": 12, "name": "second"}}
+    run(Config.from_dict(other), tmp_path / "other")
+    report = collect([comparison, tmp_path / "other"])
+    assert [len(group.methods) for group in report.groups] == [3, 1]
+    assert [group.title for group in report.groups] == ["digits, alpha\u00a00.1", "digits, alpha\u00a00.5"]
+    text = write_report([comparison, tmp_path / "other"], tmp_path / "both.html").read_text(encoding="utf-8")
+    tables = tables_of(text)
+    assert "g1-t-accuracy" in tables
+    assert "fedbuff+echo" not in tables["g1-t-accuracy"]["md"]
+    assert "verdict" not in tables["g2-t-accuracy"]["md"]
+    assert Reader(text).text.count("has the highest mean accuracy") == 1
+    relabeled = [
+        dataclasses.replace(one, tables={**one.tables, "data": {**one.tables["data"], "dataset": "moons"}},
+                            result=one.result and dataclasses.replace(one.result, dataset="moons"))
+        if one.label == "fadas" else one
+        for one in room.find_runs([comparison])
+    ]  # fmt: skip
+    patch = pytest.MonkeyPatch()
+    patch.setattr(room, "find_runs", lambda paths: relabeled)
+    groups = collect([comparison]).groups
+    patch.undo()
+    assert {group.title: [m.label for m in group.methods] for group in groups} == {
+        "digits": ["fedbuff", "fedecho"], "moons": ["fadas"]
+    }  # fmt: skip
+
+
+def test_a_memory_format_that_follows_from_the_model_is_no_other_environment(comparison: Path) -> None:
+    group = collect([comparison]).groups[0]
+    assert environment_differences(group) == []
+    file = group.runs[0].path / "environment.json"
+    before = file.read_text(encoding="utf-8")
+    try:
+        file.write_text(re.sub(r'("memory_format": )"\w+"', r'\1"other"', before), encoding="utf-8")
+        assert environment_differences(group) == ["memory_format"], "the same model, so that it matters"
+        models = {one.path: {**one.tables, "model": {"name": f"model-{i == 0}"}} for i, one in enumerate(group.runs)}
+        runs = tuple(dataclasses.replace(one, tables=models[one.path]) for one in group.runs)
+        methods = (dataclasses.replace(group.methods[0], runs=runs),)
+        assert environment_differences(dataclasses.replace(group, methods=methods)) == []
+        file.write_text(re.sub(r'("torch": )"[^"]+"', r'\1"1.0"', before), encoding="utf-8")
+        assert environment_differences(group) == ["torch"]
+        assert "different environments (torch)" in " ".join(remarks(group))
+    finally:
+        file.write_text(before, encoding="utf-8")
+
+
+def test_mostly_refused_runs_and_their_warnings_are_named_first(comparison: Path) -> None:
+    group = collect([comparison / "fadas" / "seed-0"]).groups[0]
+    (method,) = group.methods
+    assert method.runs[0].result is not None
+    result = dataclasses.replace(method.runs[0].result, refused=3619, warnings=["lower client.lr"])
+    changed = dataclasses.replace(method, runs=(dataclasses.replace(method.runs[0], result=result),))
+    sentences = remarks(dataclasses.replace(group, methods=(changed,)))
+    assert any("Most answers were refused in fadas, seed 0 (3,619 of 3,679)" in one for one in sentences)
+    assert "fadas, seed 0: lower client.lr" in sentences
 
 
 # --------------------------------------------------------------------------------------------------------- the numbers
 
 
-def test_facts_agree_with_the_records(comparison: Path) -> None:
-    for study_run in collect([comparison]).finished:
-        found = facts.read(study_run.path, study_run.config)
-        result = study_run.result
+def test_events_agree_with_the_records(comparison: Path) -> None:
+    (group,) = collect([comparison]).groups
+    for one in group.runs[::3]:
+        read = events.read(one)
+        result = one.result
         assert result is not None
-        assert sum(found.staleness.values()) == result.updates == sum(share.updates for share in found.shares.values())
-        assert [share.clients for share in found.shares.values()] == [6, 4, 2]
-        assert sum(found.lost.values()) == result.lost
-        assert found.norms[-1][0] == result.updates
-        jobs, last_s = facts.jobs(study_run.path)
+        assert sum(read.staleness.values()) == result.updates == sum(share.updates for share in read.shares.values())
+        assert [share.clients for share in read.shares.values()] == [6, 4, 2]
+        assert sum(read.lost.values()) == result.lost == sum(client.lost for client in read.totals.values())
+        assert sum(client.accepted for client in read.totals.values()) == result.updates
+        stale = sum(tau * count for tau, count in read.staleness.items())
+        assert sum((c.staleness or 0) * c.accepted for c in read.totals.values()) == pytest.approx(stale)
+        assert all(client.examples for client in read.totals.values() if client.accepted)
+        assert read.norms[-1][0] == result.updates
+        jobs, last_s = read_jobs(one.path)
         how = [job.how for job in jobs]
         assert (how.count("accept"), how.count("lost")) == (result.updates, result.lost)
         assert last_s == pytest.approx(result.virtual_time_s)
         assert all(job.begins_s <= job.ends_s <= last_s for job in jobs)
-        if study_run.label == "fedecho":
-            assert [x for x, _ in found.refined["echo.alpha"]] == list(range(3, 61, 3))
+        if one.label == "fedecho":
+            assert [x for x, _ in read.stage_values["echo.alpha"]] == list(range(3, 61, 3))
+
+
+def test_refusals_are_counted_by_kind_and_client(comparison: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "refused"
+    shutil.copytree(comparison / "fadas" / "seed-0", copy)
+    with sqlite3.connect(copy / "records.sqlite") as db:
+        for client, detail in ((3, '{"kind": "norm", "reason": "|x| is 9"}'), (3, '{"reason": "too late"}')):
+            row = ("refuse", client, detail)
+            db.execute("insert into events (seq, at_s, kind, client, detail) values (1, 1.0, ?, ?, ?)", row)
+        db.execute("insert into events (seq, at_s, kind, client, detail) values (1, 1.0, 'refuse', 4, 'no json')")
+    db.close()
+    page = write_report([copy]).read_text(encoding="utf-8")
+    rows = tables_of(page)["t-refused"]["csv"].splitlines()
+    assert "fadas,refused,norm,|x| is 9,1" in rows
+    assert "fadas,refused,–,too late,1" in rows
+    assert "2 (norm: 1; too late: 1)" in tables_of(page)["t-clients-0"]["md"]
 
 
 def test_mean_lines() -> None:
     lines = {0: [(0.0, 0.0), (2.0, 1.0)], 1: [(0.0, 1.0), (1.0, 1.0), (4.0, 0.0)], 2: [(0.0, 9.0), (1.0, 9.0)]}
-    found = mean_line(Bundle("a", lines, frozenset({0, 1})))
-    assert found is not None
-    x, mean, std = found
+    method = MethodLines("a", MethodStyle(0), lines, frozenset({0, 1}))
+    mean_and_std = mean_line(method)
+    assert mean_and_std is not None
+    x, mean, std = mean_and_std
     assert x.tolist() == [0, 1, 2]  # as far as both go
     assert mean == pytest.approx([0.5, 0.75, (1 + 2 / 3) / 2])
-    assert std[0] == pytest.approx(Spread.of([0.0, 1.0]).std)
-    assert mean_line(Bundle("a", {0: []}, frozenset())) is None
-    figure = curves([Bundle("a", lines, frozenset({0, 1}))], {"a": MethodStyle(0)}, "x", "y", percent=True)
+    assert std[0] == pytest.approx(2**-0.5)
+    assert mean_line(MethodLines("a", MethodStyle(0), {0: []}, frozenset())) is None
+    figure = curves([method], "x", Axis("y", percent=True))
     assert figure["layout"]["yaxis"]["range"][1] <= 1.005
+    assert [name["text"] for name in figure["layout"]["annotations"]] == ["a"]
+
+
+def test_lines_and_names_stay_apart_and_few() -> None:
+    long = [(float(i), 0.5) for i in range(10_000)]
+    assert len(thinned(long)) == 120
+    assert (thinned(long)[0], thinned(long)[-1]) == (long[0], long[-1])
+    methods = [MethodLines(f"m{i}", MethodStyle(i), {0: long}, frozenset({0})) for i in range(4)]
+    names = curves(methods, "x", Axis("y"))["layout"]["annotations"]
+    shifts = sorted(name["yshift"] for name in names)
+    assert all(b - a >= 16 for a, b in pairwise(shifts)), "four lines end at the same height"
 
 
 def test_bins() -> None:
@@ -332,7 +427,7 @@ def test_the_timeline_stays_small() -> None:
     rows = rows_of(classes, 1000)
     assert len(rows) == 50
     assert [sum(classes[c] == group for c in rows) for group in ("fast", "medium", "slow")] == [30, 15, 5]
-    jobs = [facts.Job(c % 1000, float(c), c + 2.5, "accept", 1, "") for c in range(100_000)]
+    jobs = [Job(c % 1000, float(c), c + 2.5, "accept", 1, "") for c in range(100_000)]
     until_s = window_of(jobs, rows, 1e5)
     shown = timeline(jobs, classes, rows, until_s, MethodStyle(0), "time")
     assert 0 < sum(len(trace["x"]) for trace in shown["data"]) <= MOST_JOBS
@@ -343,10 +438,25 @@ def test_tables() -> None:
     table = Table("t", "T", ["a_b", "c | d"], [[Cell("x&y"), Cell("1.0 ± 0.1", "best")]])
     assert table.markdown() == "| a_b | c \\| d |\n| --- | ---: |\n| x&y | **1.0 ± 0.1** |\n"
     assert r"x\&y & \textbf{1.0 $\pm$ 0.1} \\" in table.latex()
-    assert plus_minus(None, 1) == "–"
-    assert plus_minus(Spread(0.5, 0.012, 3), digits([Spread(0.5, 0.012, 3)], 100), 100) == "50.0 ± 1.2"
-    assert plus_minus(Spread(0.5, 0.0002, 3), digits([Spread(0.5, 0.0002, 3)], 100), 100) == "50.00 ± 0.02"
-    assert plus_minus(Spread(-0.5, 0.0, 1), 1) == "−0.5"
+    assert table.csv() == "a_b,c | d\nx&y,1.0 ± 0.1\n"
+
+
+def test_numbers_and_units_stay_together() -> None:
+    assert plus_minus(None, None, 1) == number(float("nan"), 1) == "–"
+    assert plus_minus(0.5, 0.012, 1, scale=100) == "50.0\u00a0±\u00a01.2"
+    assert plus_minus(-0.5, None, 1, sign=True) == "−0.5"
+    share = Metric("accuracy", "accuracy", "", True, share=True)
+    assert metrics.value(share, 0.5, 0.0002) == "50.00\u00a0±\u00a00.02\u00a0%"
+    assert metrics.gap(share, -0.01) == "1.0\u00a0point"
+    assert metrics.value(Metric("l", "loss", "", False, decimals=3, unit="nats"), 0.5) == "0.500\u00a0nats"
+    assert metrics.decimals(share, [0.01, 0.0004]) == 2, "one number of decimals for the whole table"
+    assert listed(["a", "b", "c"]) == "a, b and c"
+
+
+def test_a_description_from_elsewhere_cannot_break_the_page() -> None:
+    assert metrics.read_metric({"label": "no name"}) is None
+    strange = metrics.read_metric({"name": "x", "decimals": 1e9, "axis": "spiral", "share": 0, "later": []})
+    assert strange == Metric("x", "x", "", True)
 
 
 # ---------------------------------------------------------------------------------------------------- the command line
@@ -367,8 +477,8 @@ def test_report_command(comparison: Path, tmp_path: Path, capsys: pytest.Capture
     assert call(capsys, "report", one, "-o", str(file), "--title", "My <title>", "--target", "0.3")[0] == 0
     text = file.read_text(encoding="utf-8")
     assert "<h1>My &lt;title&gt;</h1>" in text
-    assert "virtual s to 30 %" in text
-    assert "t-pairs" not in data_of(text)["tables"]
+    assert "virtual s to 30 %" in words(text)
+    assert not [name for name in tables_of(text) if name.startswith("t-pairs")]
 
 
 def test_bad_input(comparison: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -445,98 +555,7 @@ def test_pandas_reads_the_records(comparison: Path) -> None:
     assert refined.alpha.between(0, 1).all()
 
 
-# ------------------------------------------------------------------------------------------------------- in a browser
-
-
-def browser_path() -> str:
-    """A Chromium. Where none is and one could be had, that is a failure: `make test` installs it."""
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
-        if found := shutil.which(name):
-            return found
-    root = os.geteuid() == 0
-    sudo = shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0
-    if shutil.which("apt-get") and (root or sudo):
-        pytest.fail("there is no chromium, and apt-get could install it: run `make browser`")
-    if os.environ.get("CI"):
-        pytest.fail("there is no chromium on this CI machine, and no way to install one: put it on the image")
-    pytest.skip("there is no chromium, and apt-get cannot be used here: the page was not looked at in a browser")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = browser_path()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield chromium
-        chromium.close()
-
-
-OVERFLOWING = """() => [...document.querySelectorAll("body *")]
-    .filter((e) => !e.closest(".scroll, nav") && e.getBoundingClientRect().right > innerWidth + 1)
-    .map((e) => e.tagName + " " + e.textContent.slice(0, 40))"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
-def test_in_a_browser(comparison: Path, page: str, browser: Any, width: int, scheme: str, tmp_path: Path) -> None:
-    context = browser.new_context(
-        viewport={"width": width, "height": 800}, color_scheme=scheme, has_touch=width < 500, accept_downloads=True
-    )
-    shown = context.new_page()
-    shown.set_default_timeout(120_000)  # a machine that others share
-    said: list[str] = []
-    asked: list[str] = []
-    shown.on("console", lambda message: said.append(message.text))
-    shown.on("pageerror", lambda fault: said.append(str(fault)))
-    shown.on("request", lambda request: asked.append(request.url))
-    shown.goto((comparison / "report.html").as_uri())
-    shown.wait_for_selector("html[data-drawn=yes]", state="attached")
-    drawn = (
-        "() => [...document.querySelectorAll('[data-figure]')].filter((f) => !f.querySelector('svg.main-svg')).length"
-    )
-    assert shown.evaluate(drawn) == 0
-    assert shown.evaluate("document.documentElement.scrollWidth") == width
-    assert shown.evaluate(OVERFLOWING) == []
-    background = shown.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert background == {"light": "rgb(246, 247, 249)", "dark": "rgb(15, 19, 24)"}[scheme]
-    shown.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)
-    assert (tmp_path / f"{scheme}-{width}.png").stat().st_size > 50_000
-
-    lines = "() => document.querySelectorAll('[data-figure=updates] .scatterlayer .trace').length"
-    before = shown.evaluate(lines)
-    shown.click("[data-method=fadas]")
-    assert shown.evaluate(lines) < before
-    assert shown.get_attribute("[data-method=fadas]", "aria-pressed") == "false"
-    shown.click("label:has-text('Loss') >> nth=0")
-    assert shown.inner_text("[data-figure=time] h3") == "Loss over virtual time"
-    with shown.expect_download() as found:
-        shown.click("[data-figure=staleness] [data-save=svg]")
-    saved = Path(found.value.path()).read_text(encoding="utf-8")
-    assert saved.startswith("<svg")
-    assert "Staleness of the updates" in saved
-    assert "fedecho" in saved  # with a legend
-    shown.click("[data-table=t-comparison][data-copy=md]")
-    shown.wait_for_selector("#said.shown:has-text('Markdown copied')")
-    shown.click("[data-act=theme]")
-    shown.click("[data-act=theme]")
-    assert shown.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 19, 24)"
-    assert said == []
-    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
-    context.close()
-
-
-def test_on_paper(comparison: Path, page: str, browser: Any, tmp_path: Path) -> None:
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="dark")
-    shown = context.new_page()
-    shown.set_default_timeout(120_000)
-    shown.goto((comparison / "report.html").as_uri())
-    shown.wait_for_selector("html[data-drawn=yes]", state="attached")
-    made = shown.pdf(path=tmp_path / "page.pdf", format="A4", print_background=True)
-    assert made.startswith(b"%PDF")
-    assert shown.get_attribute("html", "data-theme") is None  # as it was
-    context.close()
+# ------------------------------------------------------------------------------------------------------------ the rest
 
 
 def test_interpreter_is_quiet(comparison: Path, tmp_path: Path) -> None:
@@ -547,6 +566,11 @@ def test_interpreter_is_quiet(comparison: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_target_that_no_metric_can_have(comparison: Path) -> None:
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        write_report([comparison / "fadas"], target=1.5)
+
+
 def test_an_unreadable_database_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"records\.sqlite cannot be read"), observed.reading(tmp_path) as db:
+    with pytest.raises(RecordError, match=r"records\.sqlite cannot be read"), reading(tmp_path) as db:
         db.execute("select 1 from events")

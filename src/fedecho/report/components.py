@@ -1,92 +1,137 @@
-"""The building blocks of the page: a figure with its buttons, a switch, a table in a card."""
+"""What a page is made of: sections with figures, tables and citations. Templates turn them into HTML."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar, TypeAlias
 
 from .style import Figure
 from .tables import Table
 
 
-@dataclass
-class Parts:
-    """What the page's script is given."""
+@dataclass(frozen=True)
+class Choice:
+    """One value of a switch; `title` becomes the beginning of its figures' headings, where it is given."""
 
-    figures: dict[str, dict[str, Figure]] = field(default_factory=dict)
-    tables: dict[str, dict[str, str]] = field(default_factory=dict)
-    citations: list[str] = field(default_factory=list)
-
-
-def figure(name: str, title: str, caption: str, controls: str = "", after: str = "") -> str:
-    text = f"{escaped(title)}. {escaped(caption)}"
-    buttons = "".join(
-        f'<button type="button" data-save="{kind.lower()}" aria-label="Save “{escaped(title)}” as {kind}">'
-        f"{kind}</button>"
-        for kind in ("SVG", "PNG")
-    )
-    return (
-        f'<figure data-figure="{name}"><div class="card-head"><h3 data-after="{escaped(after)}">{escaped(title)}</h3>'
-        f'<div class="tools">{buttons}</div></div>{controls}<div class="plot" role="img" aria-label="{text}"></div>'
-        f"<figcaption>{escaped(caption)}</figcaption></figure>"
-    )
+    value: str
+    text: str
+    title: str = ""
 
 
-def section(name: str, title: str, about: str, content: str) -> str:
+@dataclass(frozen=True)
+class Switch:
+    """A choice among the variants of some figures.
+
+    Attributes:
+        name: in the page.
+        legend: what is chosen.
+        figures: names of the figures that it switches.
+        choices: the first one is chosen at the start.
+    """
+
+    name: str
+    legend: str
+    figures: Sequence[str]
+    choices: Sequence[Choice]
+
+
+@dataclass(frozen=True)
+class FigureCard:
+    """A figure with its heading, caption and buttons.
+
+    Attributes:
+        name: in the page, also that of saved files.
+        title: its heading.
+        caption: what a reader needs to know, under it.
+        variants: by the value of a switch; the first is drawn at the start.
+        after: what stays of the heading when a switch changes its beginning.
+        switch: one of its own.
+    """
+
+    kind: ClassVar[str] = "figure"
+    name: str
+    title: str
+    caption: str
+    variants: Mapping[str, Figure]
+    after: str = ""
+    switch: Switch | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Figures beside each other where there is room, with a switch of all of them."""
+
+    kind: ClassVar[str] = "grid"
+    figures: Sequence[FigureCard]
+    switch: Switch | None = None
+
+
+@dataclass(frozen=True)
+class TableCard:
+    """A table with its buttons; `folded` ones open on a click; `css` is a class of the card."""
+
+    kind: ClassVar[str] = "table"
+    table: Table
+    folded: bool = False
+    css: str = ""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A method's final value in large letters."""
+
+    label: str
+    place: int
+    value: str
+    rest: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Tiles:
+    kind: ClassVar[str] = "tiles"
+    tiles: Sequence[Tile]
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Terms and what they mean."""
+
+    kind: ClassVar[str] = "definitions"
+    terms: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A BibTeX entry, and the parts that it is of."""
+
+    kind: ClassVar[str] = "citation"
+    names: str
+    bibtex: str
+
+
+Block: TypeAlias = FigureCard | Grid | TableCard | Tiles | Definitions | Citation
+
+
+@dataclass(frozen=True)
+class Section:
     """A part of the page under a heading."""
-    return (
-        f'<section aria-labelledby="h-{name}"><h2 id="h-{name}">{escaped(title)}</h2>'
-        f'<p class="about">{escaped(about)}</p>{content}</section>'
-    )
 
+    name: str
+    title: str
+    about: str
+    blocks: Sequence[Block] = field(default_factory=tuple)
 
-def grid(made: list[str]) -> str:
-    """Figures beside each other where there is room."""
-    return f'<div class="grid">{"".join(made)}</div>'
+    def figures(self) -> Iterator[FigureCard]:
+        for block in self.blocks:
+            if isinstance(block, FigureCard):
+                yield block
+            elif isinstance(block, Grid):
+                yield from block.figures
 
+    def tables(self) -> Iterator[Table]:
+        return (block.table for block in self.blocks if isinstance(block, TableCard))
 
-def switch(name: str, picks: Mapping[str, str], figures_: str, titles: bool = False) -> str:
-    choices = []
-    for place, (value, text) in enumerate(picks.items()):
-        title = f' data-title="{escaped(text)}"' if titles else ""
-        choices.append(
-            f'<input type="radio" name="{name}" id="{name}-{place}" value="{escaped(value)}"{title} '
-            f'data-switches="{figures_}"{" checked" if place == 0 else ""}>'
-            f'<label for="{name}-{place}">{escaped(text)}</label>'
-        )
-    return f'<fieldset class="segments"><legend>{escaped(name)}</legend>{"".join(choices)}</fieldset>'
-
-
-def copies(table: Table, parts: Parts) -> str:
-    parts.tables[table.id] = {"md": table.markdown(), "tex": table.latex()}
-    return "".join(
-        f'<button type="button" data-table="{table.id}" data-copy="{kind}" '
-        f'aria-label="Copy “{escaped(table.about)}” as '
-        f'{name}">{name}</button>'
-        for kind, name in (("md", "Markdown"), ("tex", "LaTeX"))
-    )
-
-
-def card(table: Table, parts: Parts, note: str = "", kind: str = "") -> str:
-    told = f'<p class="note">{escaped(note)}</p>' if note else ""
-    return (
-        f'<div class="card {kind}"><div class="card-head"><h3>{escaped(table.about)}</h3>'
-        f'<div class="tools">{copies(table, parts)}'
-        f"</div></div>{table.html()}{told}</div>"
-    )
-
-
-def folded(table: Table, parts: Parts) -> str:
-    return (
-        f'<details class="settings"><summary>{escaped(table.about)}</summary><div class="card-head"><div class="tools">'
-        f"{copies(table, parts)}</div></div>{table.html()}</details>"
-    )
-
-
-def escaped(text: str) -> str:
-    return html.escape(text, quote=True)
-
-
-def plural(n: int) -> str:
-    return "" if n == 1 else "s"
+    def citations(self) -> Iterator[Citation]:
+        return (block for block in self.blocks if isinstance(block, Citation))

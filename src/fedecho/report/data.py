@@ -1,49 +1,95 @@
-"""What a report is about: the runs by method, what came out, and what a reader must be told of them."""
+"""What a report is about: groups of runs that can be compared, and the methods in each."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import ConfigError
+from ..experiment.result import Result
+from ..objectives.base import Metric
+from ..studies.curves import default_target
 from ..studies.runs import Run, find_runs
-from ..studies.summary import Row, Spread, Table, summarize
-from . import events as events
+from . import events, metrics
 from .events import RunEvents
-
-METHOD_TABLES = ("algorithm", "stages", "server", "client", "variants", "records", "executor")
-"""Tables of a configuration in which the methods of a comparison may differ."""
-
+from .style import MethodStyle
+from .text import NBSP
 
 EVERYONE = 2**31
-"""What a live run has as its concurrency where every idle client gets work."""
+"""The concurrency of a live run in which every idle client gets work."""
+
+NOT_DATA = ("unlabeled",)
+"""Beginnings of settings under [data] that belong to a method: U is the server's, not the clients' or the test's."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One line of the comparison: the runs that share a label, by seed."""
+    """The runs that share a label, by seed, and what their events say.
+
+    Attributes:
+        label: as the runs were called.
+        style: how it is drawn, the same in all groups of a page.
+        runs: by seed.
+        events: of each run.
+    """
 
     label: str
+    style: MethodStyle
     runs: tuple[Run, ...]
     events: tuple[RunEvents, ...]
-    row: Row
 
     @cached_property
     def finished(self) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.result is not None)
 
+    @cached_property
+    def results(self) -> dict[int, Result]:
+        """By seed, what the finished runs came to."""
+        return {run.seed: run.result for run in self.runs if run.result is not None}
+
+    def failed(self, metric: Metric) -> list[int]:
+        """The seeds whose final value is not finite: the run diverged."""
+        finals = {seed: result.metrics.get(metric.name) for seed, result in self.results.items()}
+        return [
+            seed
+            for seed, final in finals.items()
+            if final is not None and final.last_5_mean is not None and not math.isfinite(final.last_5_mean)
+        ]
+
+    def values(self, metric: Metric, name: str = "last_5_mean") -> dict[int, float]:
+        """By seed, a value of `MetricResult`; without runs that have none, or one that is not finite."""
+        values: dict[int, float] = {}
+        for seed, result in self.results.items():
+            measured = result.metrics.get(metric.name)
+            value = None if measured is None else getattr(measured, name)
+            if value is not None and math.isfinite(value):
+                values[seed] = float(value)
+        return values
+
 
 @dataclass(frozen=True)
-class ReportData:
-    """All that a page shows."""
+class Group:
+    """Runs that can be compared: the same data, the same task, the same kind of federation.
 
+    Attributes:
+        number: from 0; its place on the page.
+        title: what tells it from the page's other groups, such as "digits".
+        methods: in the order of the comparison, else by name.
+        metrics: by which the runs are judged, the first one first; empty where nobody judges.
+        wanted: the target value that was asked for.
+    """
+
+    number: int
+    title: str
     methods: tuple[Method, ...]
-    table: Table
+    metrics: tuple[Metric, ...]
+    wanted: float | None = None
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
@@ -54,255 +100,106 @@ class ReportData:
         return tuple(run for method in self.methods for run in method.finished)
 
     @cached_property
-    def ranked(self) -> list[tuple[Method, Spread]]:
-        """Methods with a finished run and their final accuracy, the most accurate first."""
-        done = [(method, method.row.final) for method in self.methods if method.row.final is not None]
-        return sorted(done, key=lambda pair: -pair[1].mean)
-
-    def difference(self, one: Method, other: Method) -> Spread | None:
-        """Final accuracy of one minus the other's, paired by seed."""
-        theirs = {run.seed: run.result.final_accuracy for run in other.finished if run.result is not None}
-        ours = {run.seed: run.result.final_accuracy for run in one.finished if run.result is not None}
-        pairs = [(mine, theirs.get(seed)) for seed, mine in ours.items()]
-        gaps = [mine - other for mine, other in pairs if mine is not None and other is not None]
-        return Spread.of(gaps) if gaps and one.label != other.label else None
-
-    # -- in words
+    def judged(self) -> Metric | None:
+        """The metric by which methods are ranked."""
+        return self.metrics[0] if self.metrics else None
 
     @cached_property
-    def live(self) -> frozenset[str]:
-        """The methods of which some run is of a live federation."""
-        return frozenset(method.label for method in self.methods if any(run.live for run in method.runs))
+    def ranked(self) -> list[Method]:
+        """Methods with a final value of the judged metric on every seed, the best mean first."""
+        metric = self.judged
+        if metric is None:
+            return []
+        means = {}
+        for place, method in enumerate(self.methods):
+            values = method.values(metric)
+            if values and not method.failed(metric):
+                means[place] = sum(values.values()) / len(values)
+        places = sorted(means, key=lambda place: -means[place] if metric.higher_is_better else means[place])
+        return [self.methods[place] for place in places]
 
     @cached_property
-    def clock(self) -> str:
-        """What the clients' clock is called: virtual only where no run is live."""
-        return "time" if self.live else "virtual time"
-
-    @cached_property
-    def unit(self) -> str:
-        return "s" if self.live else "virtual s"
-
-    @cached_property
-    def seconds(self) -> str:
-        return f"{self.unit}econds"
-
-    @cached_property
-    def host(self) -> str:
-        """What the machine did whose seconds and memory are told."""
-        does = {"served the clients" if run.live else "simulated the run" for run in self.runs}
-        return " or ".join(sorted(does, reverse=True))
-
-    @cached_property
-    def dataset(self) -> str:
-        return _either(
-            f"the live federation “{run.config.experiment.name}”" if run.live else run.config.data.dataset
-            for run in self.runs
-        )
+    def failed(self) -> tuple[Method, ...]:
+        """Methods that diverged on a seed; they are not ranked."""
+        metric = self.judged
+        return tuple(method for method in self.methods if metric is not None and method.failed(metric))
 
     @cached_property
     def unjudged(self) -> tuple[Method, ...]:
-        """Methods with finished runs of which nobody told an accuracy, as on a live federation nobody need."""
-        return tuple(method for method in self.methods if method.finished and method.row.final is None)
+        """Methods with finished runs of which no final value is known."""
+        judged = {method.label for method in (*self.ranked, *self.failed)}
+        return tuple(method for method in self.methods if method.finished and method.label not in judged)
 
     @cached_property
-    def length(self) -> str:
-        """How long the finished runs were."""
-        done = [run.result for run in self.finished if run.result is not None]
-        counts = sorted({result.updates for result in done})
-        if len(counts) == 1:
-            return f"{counts[0]:,} updates"
-        ends = sorted({round(result.virtual_time_s) for result in done})
-        return f"{ends[0]:,} {self.seconds}" if len(ends) == 1 else f"{counts[0]:,} to {counts[-1]:,} updates"
+    def many_seeds(self) -> bool:
+        return any(len(method.runs) > 1 for method in self.methods)
+
+    # -- the clock
 
     @cached_property
-    def judged(self) -> str:
-        return _either("judged" if run.live else run.config.experiment.evaluate for run in self.runs)
+    def live(self) -> bool:
+        """Whether the runs are of a live federation."""
+        return self.runs[0].live
 
     @cached_property
-    def language(self) -> bool:
-        """Whether any run is of a language model."""
-        return any(row.get("perplexity") is not None for run in self.runs for row in run.metrics)
+    def clock(self) -> str:
+        """What the clients' clock is called: virtual only where the federation is simulated."""
+        return "time" if self.live else "virtual time"
 
     @cached_property
-    def theirs(self) -> str:
+    def seconds(self) -> str:
+        return "seconds" if self.live else "virtual seconds"
+
+    @cached_property
+    def until_s(self) -> float:
+        """The time on the clients' clock that every finished run reached."""
+        return min((run.metrics[-1]["virtual_time_s"] for run in self.finished if run.metrics), default=0.0)
+
+    # -- where the runs come from
+
+    @cached_property
+    def dataset(self) -> str:
+        run = self.runs[0]
+        return f"the live federation “{name_of(run)}”" if run.live else run.task.dataset
+
+    @cached_property
+    def host(self) -> str:
+        """What the machine did whose seconds and memory are reported."""
+        return "served the clients" if self.live else "simulated the run"
+
+    @cached_property
+    def client_data(self) -> str:
         """On what slow and fast clients are judged."""
-        own = {run.config.data.partition.startswith("natural") for run in self.runs if not run.live}
-        mix = "expected on data with the label distribution of their data"
-        return "on their own test examples" if own == {True} else mix if own != {True, False} else f"own data, or {mix}"
+        if str(self.runs[0].setting("data", "partition", "")).startswith("natural"):
+            return "on their own test examples"
+        return "expected on data with the label distribution of their data"
 
     @cached_property
-    def _what(self) -> str:
-        return "tokens" if self.language else "examples"
+    def target(self) -> float | None:
+        """The value of the judged metric whose time is reported: the one asked for, else 5 % short of the best mean."""
+        metric = self.judged
+        if metric is None or not self.ranked:
+            return None
+        if self.wanted is not None:
+            return self.wanted
+        values = self.ranked[0].values(metric)
+        return default_target(metric, sum(values.values()) / len(values))
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that a page shows; runs of different groups are never compared."""
+
+    groups: tuple[Group, ...]
 
     @cached_property
-    def _perplexities(self) -> str:
-        """Which method has the lowest perplexity, where that is told."""
-        told = {method.label: method.row.perplexity for method in self.methods}
-        known = {label: spread.mean for label, spread in told.items() if spread is not None}
-        if not known:
-            return ""
-        best = min(known, key=lambda label: known[label])
-        return (
-            f" Its perplexity is {known[best]:.2f}."
-            if len(known) == 1
-            else f" Lowest perplexity: {best}, {known[best]:.2f}."
-        )
+    def runs(self) -> tuple[Run, ...]:
+        return tuple(run for group in self.groups for run in group.runs)
 
     @cached_property
-    def headline(self) -> str:
-        """What was compared and what came out, in one or two sentences that hold."""
-        ranked, about = self.ranked, f"on {self.dataset}"
-        if not ranked and self.unjudged:
-            return f"{_names([m.label for m in self.unjudged])} ran for {self.length} {about}; nobody judged the model."
-        if not ranked:
-            return f"No run {about} is finished yet: {_names([m.label for m in self.methods])} as far as they got."
-        best, final = ranked[0]
-        start = f"After {self.length} {about}, {best.label}"
-        if len(ranked) == 1:
-            over = f"on average over {final.n} seeds" if final.n > 1 else "with one seed"
-            right = f"{100 * final.mean:.1f} % of the {self.judged} {self._what} right"
-            return f"{start} gets {right} {over}.{self._perplexities}"
-        gaps = {other.label: self.difference(best, other) for other, _ in ranked[1:]}
-        judged = {label: gap for label, gap in gaps.items() if gap is not None and gap.n > 1}
-
-        def those(verdict: str, ending: str) -> str:
-            return _names([ending.format(k, points(gap.mean)) for k, gap in judged.items() if gap.verdict == verdict])
-
-        ahead, tied, behind = those("ahead", "{} by {}"), those("tie", "{} ({} apart)"), those("behind", "{} by {}")
-        told = [
-            f"ahead of {ahead}" if ahead else "",
-            f"in a tie with {tied}" if tied else "",
-            f"behind {behind} over the seeds that both have" if behind else "",
-        ]
-        text = f"{start} has the highest mean accuracy, {100 * final.mean:.1f} %"
-        if judged:
-            least, most = min(gap.n for gap in judged.values()), max(gap.n for gap in judged.values())
-            seeds = f"{least}" if least == most else f"{least} to {most}"
-            text += f": {'; '.join(filter(None, told))} (paired over {seeds} seeds)"
-        text += "."
-        single = [f"{label} ({_signed(-gap.mean)})" for label, gap in gaps.items() if gap is not None and gap.n < 2]
-        strange = [label for label, gap in gaps.items() if gap is None]
-        if single:
-            text += f" One seed is not enough to judge {_names(single)}."
-        if strange:
-            text += f" It has no seed in common with {_names(strange)}."
-        return text + self._perplexities
-
-    @cached_property
-    def remarks(self) -> list[str]:
-        """What a reader must know before believing the rest."""
-        told = []
-        for method in self.methods:
-            for run in method.runs:
-                if run.result is None:
-                    last = run.metrics[-1]["updates"] if run.metrics else 0
-                    wanted = run.config.experiment.updates
-                    told.append(
-                        f"{method.label}, seed {run.seed} is not finished: it is drawn as far as it got, "
-                        f"{last:,}{f' of {wanted:,}' if wanted else ''} updates, and counts in no comparison."
-                    )
-        if self.unjudged:
-            told.append(
-                f"Nobody judged the accuracy of {_names([method.label for method in self.unjudged])}: the ServerApp "
-                "gave no `evaluate_fn`, or one that tells no number under `accuracy_key`. It counts in no comparison."
-            )
-        if self.live and any(not run.live for run in self.runs):
-            told.append(
-                f"Seconds are real ones where the federation is live ({_names(sorted(self.live))}), and virtual ones "
-                "where it is simulated."
-            )
-        seeds = {
-            method.label: sorted(run.seed for run in method.finished) for method in self.methods if method.finished
-        }
-        if len({tuple(found) for found in seeds.values()}) > 1:
-            told.append(
-                "The methods have different seeds: a difference is taken over the seeds that both have. "
-                + "; ".join(f"{label}: {', '.join(map(str, found))}" for label, found in seeds.items())
-                + "."
-            )
-        strange = [name for name in self.differing if name.split(".")[0] not in METHOD_TABLES]
-        if len(strange) > 8:
-            strange = list(dict.fromkeys(f"[{name.split('.')[0]}]" for name in strange))
-        if strange and len(self.methods) > 1:
-            told.append(
-                f"The methods differ in more than the method ({', '.join(strange)}): their difference is not the "
-                "methods' alone."
-            )
-        late = [
-            method.label
-            for method in self.methods
-            if method.finished and any("slow" in f.shares for f in method.events)
-            and not any(f.shares["slow"].updates for f in method.events if "slow" in f.shares)
-        ]  # fmt: skip
-        if late:
-            told.append(
-                f"No update of a slow client ever arrived in {_names(late)}: the runs end before such a job does."
-                + " “Slow clients” is then the model's accuracy on their kind of data, not what they taught it."
-                * any(method.row.slow is not None for method in self.methods)
-            )
-        if any(len(values) > 1 for values in self.environments.values()):
-            told.append("The runs were made in different environments (see below): the same seed may give other bits.")
-        return told
-
-    # -- settings
-
-    @cached_property
-    def _flat(self) -> dict[str, list[dict[str, str]]]:
-        return {
-            method.label: [_flat(_told(run)) for run in method.runs]
-            for method in self.methods
-        }  # fmt: skip
-
-    @cached_property
-    def settings(self) -> dict[str, dict[str, str]]:
-        """Every setting: its value by method ("–" where a method has it not, several values joined by "/")."""
-        names = list(dict.fromkeys(name for flats in self._flat.values() for flat in flats for name in flat))
-        return {
-            name: {
-                label: " / ".join(dict.fromkeys(flat.get(name, "–") for flat in flats))
-                for label, flats in self._flat.items()
-            }
-            for name in names
-        }
-
-    @cached_property
-    def differing(self) -> dict[str, dict[str, str]]:
-        return {name: values for name, values in self.settings.items() if len(set(values.values())) > 1}
-
-    @cached_property
-    def common(self) -> dict[str, str]:
-        return {
-            name: next(iter(values.values()))
-            for name, values in self.settings.items()
-            if len(set(values.values())) == 1
-        }
-
-    @cached_property
-    def environments(self) -> dict[str, list[str]]:
-        """By name, the different values that the runs had."""
-        found: dict[str, list[str]] = {}
-        for run in self.runs:
-            try:
-                about = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                continue
-            for name, value in about.items():
-                values = found.setdefault(name, [])
-                if str(value) not in values:
-                    values.append(str(value))
-        return found
-
-
-def _told(run: Run) -> dict[str, Any]:
-    """A run's settings, without those that say nothing of a live federation."""
-    tables = run.config.to_dict()
-    if run.live:
-        tables["experiment"] = {k: v for k, v in tables["experiment"].items() if k not in ("eval_every", "evaluate")}
-        del tables["data"], tables["executor"]["name"]
-        if run.config.server.concurrency >= EVERYONE:
-            tables["server"]["concurrency"] = "all that are there"
-    return tables
+    def styles(self) -> dict[str, MethodStyle]:
+        """By label, how a method is drawn in every group."""
+        return {method.label: method.style for group in self.groups for method in group.methods}
 
 
 def collect(paths: Sequence[str | Path], target: float | None = None) -> ReportData:
@@ -310,30 +207,94 @@ def collect(paths: Sequence[str | Path], target: float | None = None) -> ReportD
 
     Args:
         paths: run folders, or folders that hold some.
-        target: the accuracy whose time is told; by default what `analysis.summarize` takes.
+        target: the value of the judged metric whose time is reported; by default 5 % short of the best method's mean.
 
     Raises:
         RecordError: where there is no run, or one that cannot be read.
+        ConfigError: for a target that no group's judged metric can have.
     """
-    runs = _told_apart(find_runs(paths))
-    first = summarize(runs, target=target)
-    means = {row.label: row.final.mean for row in first.rows if row.final is not None}
-    table = summarize(runs, max(means, key=lambda label: means[label]), target) if means else first
-    methods = []
-    for row in table.rows:
-        theirs = sorted((run for run in runs if run.label == row.label), key=lambda run: run.seed)
-        methods.append(
-            Method(row.label, tuple(theirs), tuple(events.read(run.path, run.config) for run in theirs), row)
+    buckets = _comparable(find_runs(paths))
+    named = [(_label_apart(runs), described) for runs, described in buckets]
+    labels = dict.fromkeys(run.label for runs, _ in named for run in runs)
+    styles = {label: MethodStyle(place) for place, label in enumerate(labels)}
+    titles = _titles([runs for runs, _ in named])
+    groups = []
+    for number, ((runs, described), title) in enumerate(zip(named, titles, strict=True)):
+        methods = []
+        for label in dict.fromkeys(run.label for run in runs):
+            same = sorted((run for run in runs if run.label == label), key=lambda run: run.seed)
+            read = tuple(events.read(run) for run in same)
+            methods.append(Method(label, styles[label], tuple(same), read))
+        possible = target if target is not None and described and _possible(target, described[0]) else None
+        groups.append(Group(number, title, tuple(methods), described, possible))
+    if target is not None and all(group.wanted is None for group in groups):
+        raise ConfigError(
+            f"the target is {target:g}, a value that no run's judged metric can have; give a share between 0 and 1, "
+            "such as 0.9, or a finite value of another metric"
         )
-    return ReportData(tuple(methods), table)
+    return ReportData(tuple(groups))
 
 
-def _told_apart(runs: Sequence[Run]) -> list[Run]:
-    """Runs of one method and seed from two folders are two methods: their folder's name goes into the label. So are
-    a live run and a simulated one."""
+def _possible(target: float, metric: Metric) -> bool:
+    return 0 < target < 1 if metric.share else math.isfinite(target)
+
+
+# -- what can be compared
+
+
+def _comparable(runs: Sequence[Run]) -> list[tuple[list[Run], tuple[Metric, ...]]]:
+    """The runs by data and task, with the metrics of each group.
+
+    A run that describes no metrics (one that has just begun) joins the first group with its data.
+    """
+    described = {id(run): metrics.metrics_of(run) for run in runs}
+    buckets: dict[tuple[str, tuple[str, ...]], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: not described[id(run)]):  # those that describe their metrics first
+        names = (run.objective, *(metric.name for metric in described[id(run)])) if described[id(run)] else ()
+        data = repr(_data(run))
+        if not names:
+            names = next((key[1] for key in buckets if key[0] == data), ())
+        buckets.setdefault((data, names), []).append(run)
+    order = {id(run): place for place, run in enumerate(runs)}
+    sorted_buckets = [sorted(bucket, key=lambda run: order[id(run)]) for bucket in buckets.values()]
+    sorted_buckets.sort(key=lambda bucket: order[id(bucket[0])])
+    return [(bucket, metrics.joined([described[id(run)] for run in bucket])) for bucket in sorted_buckets]
+
+
+def name_of(run: Run) -> str:
+    """What the experiment is called."""
+    return str(run.setting("experiment", "name", ""))
+
+
+def _data(run: Run) -> dict[str, Any]:
+    """What the data and the judged part of a run are: equal for runs that can be compared."""
+    if run.live:
+        return {"live": name_of(run)}
+    data: Mapping[str, Any] = run.tables.get("data", {})
+    return {
+        "dataset": run.task.dataset,
+        "evaluate": run.task.evaluate,
+        **{name: value for name, value in data.items() if name != "dataset" and not name.startswith(NOT_DATA)},
+    }
+
+
+def _titles(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """A group's data set, and the settings in which groups of one data set differ."""
+    about = [{**_data(runs[0]), "objective": runs[0].objective} for runs in groups]
+    names = [f"live federation “{name_of(runs[0])}”" if runs[0].live else runs[0].task.dataset for runs in groups]
+    titles = []
+    for place, name in enumerate(names):
+        same = [other for other, other_name in zip(about, names, strict=True) if other_name == name]
+        keys = [key for key in about[place] if len({repr(other.get(key)) for other in same}) > 1]
+        details = [f"{key.replace('_', ' ')}{NBSP}{about[place][key]}" for key in keys]
+        titles.append(", ".join([name, *details]) if details or names.count(name) == 1 else f"{name} ({place + 1})")
+    return titles
+
+
+def _label_apart(runs: Sequence[Run]) -> list[Run]:
+    """Runs of one method and seed from two folders are two methods: their folder's name goes into the label."""
     counts = Counter((run.label, run.seed) for run in runs)
-    kinds = Counter(label for label, _ in {(run.label, run.live) for run in runs})
-    twice = {label for (label, _), n in counts.items() if n > 1} | {label for label, n in kinds.items() if n > 1}
+    twice = {label for (label, _), count in counts.items() if count > 1}
 
     def home(run: Run) -> Path:
         return run.path.parent.parent if run.path.name.startswith("seed-") else run.path
@@ -343,42 +304,4 @@ def _told_apart(runs: Sequence[Run]) -> list[Run]:
         alike = any(other.name == here.name for other in same if other != here)
         return str(here) if alike else here.name
 
-    return [
-        dataclasses.replace(run, label=f"{run.label} ({name(run)})") if run.label in twice else run for run in runs
-    ]  # fmt: skip
-
-
-def points(gap: float) -> str:
-    """A difference of two accuracies, in points of a hundred."""
-    size = 100 * abs(gap)
-    text = f"{size:.1f}" if size >= 0.095 else f"{size:.2f}"
-    return f"{text} point{'' if text == '1.0' else 's'}"
-
-
-def _signed(gap: float) -> str:
-    return ("+" if gap >= 0 else "−") + points(gap)
-
-
-def _either(names: Iterable[str]) -> str:
-    return _names(list(dict.fromkeys(names)))
-
-
-def _names(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
-
-
-def _flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted names to values; a list of tables counts from its names; without seeds and other methods' variants."""
-    found: dict[str, str] = {}
-    for name, value in tables.items():
-        path = f"{prefix}{name}"
-        if path in ("variants", "records", "experiment.seed"):
-            continue
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{path}.")
-        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            for item in value:
-                found |= _flat(item, f"{path}.{item.get('name', '?')}.")
-        else:
-            found[path] = json.dumps(value) if isinstance(value, list | bool) else str(value)
-    return found
+    return [dataclasses.replace(run, label=f"{run.label} ({name(run)})") if run.label in twice else run for run in runs]

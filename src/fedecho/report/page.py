@@ -1,162 +1,206 @@
-"""One HTML page that needs nothing else: text, tables, figures and the script that draws them."""
+"""One HTML page that needs nothing else: text, tables, figures and the script that draws them.
+
+All text goes through an autoescaping template; figures and plotly.js are packed (gzip, base64). The page's security
+policy names the two scripts by their hash, so that no other can run, whatever a label, a reason or a text contains.
+"""
 
 from __future__ import annotations
 
+import base64
 import datetime
+import gzip
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from ..core.errors import MissingExtra
-from .background import citations, settings
-from .components import Parts, escaped, plural
-from .data import EVERYONE, ReportData
-from .learning import continuations, learning
-from .results import details, results
-from .sections import stages, work
-from .stragglers import stragglers, timeline
-from .style import MethodStyle
+from .components import Section
+from .data import Group, ReportData, name_of
+from .headline import headline
+from .remarks import remarks
+from .sections.background import citations, definitions, settings
+from .sections.contributors import contributors
+from .sections.learning import continuations, learning
+from .sections.results import details, results
+from .sections.stragglers import stragglers, timeline
+from .sections.work import stages, work
+from .settings import everyone_works
+from .text import NBSP, listed, plural, visible
 
-DARK = """
-  --bg: #0f1318; --card: #171c23; --ink: #e8ecf1; --soft: #9ba8b7; --line: #2a323c; --grid: #27303a;
-  --accent: #6cb6ff;
-  --bad: #ff8a80; --good: #5fd3a8; --wash: #10151b; color-scheme: dark;
-  --m0: #56aef0; --m1: #ff8c4b; --m2: #2cc795; --m3: #e58fc6; --m4: #f2b233; --m5: #a3dcff;
-  --m6: #c9d1da; --m7: #e6dc5a;
-  --k0: #93a4b8; --k1: #7cc8f5; --k2: #ff8c4b; --k3: #e8cb45; --k4: #2cc795; --k5: #e58fc6;
-"""
+SECTIONS: Sequence[Callable[[Group, str], Section | None]] = (
+    results,
+    learning,
+    details,
+    continuations,
+    stragglers,
+    timeline,
+    contributors,
+    stages,
+    work,
+    settings,
+)
+"""Of each group, in order."""
 
 
-def page(study: ReportData, title: str | None = None) -> str:
+@dataclass(frozen=True)
+class GroupView:
+    """A group as the template shows it.
+
+    Attributes:
+        title: its heading; empty where the page has one group.
+        anchor: of the heading.
+        headline: pieces of text, and whether each is the name of a method.
+        about: methods, seeds, clients and model on one line.
+        remarks: a paragraph each.
+        sections: in order.
+    """
+
+    title: str
+    anchor: str
+    headline: list[tuple[str, bool]]
+    about: str
+    remarks: list[str]
+    sections: list[Section]
+
+
+def page(report: ReportData, title: str | None = None) -> str:
     """The whole page.
 
     Raises:
-        MissingExtra: without plotly.
+        MissingExtra: without plotly or jinja2.
     """
     try:
+        import jinja2
         from plotly.offline import get_plotlyjs
     except ImportError:
-        raise MissingExtra("a report's figures", "report") from None
-    looks = {method.label: MethodStyle(place) for place, method in enumerate(study.methods)}
-    title = title or _title(study)
-    parts = Parts()
-    made = [
-        results(study, looks, parts),
-        learning(study, looks, parts),
-        details(study, looks, parts),
-        continuations(study, looks, parts),
-        stragglers(study, looks, parts),
-        timeline(study, looks, parts),
-        stages(study, looks, parts),
-        work(study, looks, parts),
-        settings(study, looks, parts),
-        citations(study, parts),
-    ]
-    here = files(__package__)
-    css = (here / "page.css").read_text(encoding="utf-8")
-    dark = f'@media (prefers-color-scheme: dark) {{ :root:not([data-theme="light"]) {{{DARK}}} }}\n'
-    css = css.replace("/*DARK*/", f'{dark}:root[data-theme="dark"] {{{DARK}}}')
-    name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "report"
-    data = {"name": name, "figures": parts.figures, "tables": parts.tables, "citations": parts.citations}
-    body = "\n".join(section for section in made if section)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
-script-src 'unsafe-inline'; img-src data: blob:; font-src data:">
-<meta name="description" content="{escaped(study.headline)}">
-<title>{escaped(title)}</title>
-<link rel="icon" href="data:,">
-<style>{css}</style>
-</head>
-<body>
-<a class="skip" href="#main">To the results</a>
-<header class="top">
-<div class="kicker"><span>fedecho report</span><button type="button" data-act="theme" aria-label="Change between \
-automatic, light and dark colours">◐ Auto</button></div>
-<h1>{escaped(title)}</h1>
-<p class="lead">{_marked(study.headline, looks)}</p>
-<p class="facts">{escaped(_about(study))}</p>
-</header>
-{_chips(study, looks)}
-<main id="main">
-<noscript><p>The figures are drawn by a script, which is switched off here. The tables need none.</p></noscript>
-{_remarks(study)}
-{body}
-</main>
-<footer>Made by fedecho on {datetime.date.today().isoformat()} from {len(study.runs)} run{plural(len(study.runs))}. \
-This page is one file and asks nothing of any network. Figures: plotly.js (MIT licence), contained.</footer>
-<div id="said" role="status" aria-live="polite"></div>
-<script type="application/json" id="data">{_json(data)}</script>
-<script>{get_plotlyjs()}</script>
-<script>{(here / "page.js").read_text(encoding="utf-8")}</script>
-</body>
-</html>
-"""
+        raise MissingExtra("a report", "report") from None
+    title = title or _title(report)
+    groups = [_view(group, report) for group in report.groups]
+    last = [section for section in (definitions(report), citations(report)) if section is not None]
+    sections = [*(section for group in groups for section in group.sections), *last]
+    plotly, script = get_plotlyjs(), _template("page.js")
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if hasattr(value, "__html__") or not isinstance(value, str) else visible(value),
+    )
+    return environment.get_template("page.html").render(
+        title=title,
+        description=" ".join(headline(group) for group in report.groups),
+        groups=groups,
+        last=last,
+        methods=[(label, style) for label, style in report.styles.items()],
+        many_seeds=any(group.many_seeds for group in report.groups),
+        runs=f"{len(report.runs)} run{plural(len(report.runs))}",
+        today=datetime.date.today().isoformat(),
+        css=_template("page.css"),
+        data=script_json(_data(sections, title)),
+        figures=packed(json.dumps(_clean(_figures(sections)), allow_nan=False, separators=(",", ":"))),
+        plotly=packed(plotly),
+        script=script,
+        hashes=[script_hash(script), script_hash(plotly)],
+    )
 
 
-def _title(study: ReportData) -> str:
-    names = list(dict.fromkeys(run.config.experiment.name for run in study.runs))
-    if len(study.methods) == 1 and len(study.runs) == 1:
-        return f"{study.methods[0].label} on {study.dataset}, seed {study.runs[0].seed}"
-    return ", ".join(names) if names != ["experiment"] else f"Methods on {study.dataset}"
+def _template(name: str) -> str:
+    return (files(__package__) / "templates" / name).read_text(encoding="utf-8")
 
 
-def _about(study: ReportData) -> str:
-    run, about = study.runs[0], study.methods[0].events[0]
-    config = run.config
-    seeds = sorted({run.seed for run in study.runs})
-    told = [
-        f"{len(study.methods)} method{plural(len(study.methods))} × {len(seeds)} seed{plural(len(seeds))} "
-        f"({', '.join(map(str, seeds))})",
-    ]
-    if len({(run.live, run.config.data) for run in study.runs}) > 1 or (run.live and len(study.runs) > 1):
-        return told[0]
-    at_work = "all" if config.server.concurrency >= EVERYONE else f"{config.server.concurrency:,}"
-    told.append(f"{about.clients:,} clients, {at_work} at work at a time")
-    if not run.live:
-        alpha = f", α {config.data.alpha:g}" if "dirichlet" in config.data.partition else ""
-        told += [f"delays “{config.population.name}”", f"split {config.data.partition}{alpha}"]
-    return " · ".join([*told, *[f"model {config.model.name}"] * bool(config.model.name)])
+def _view(group: Group, report: ReportData) -> GroupView:
+    single = len(report.groups) == 1
+    prefix = "" if single else f"g{group.number + 1}-"
+    sections = [section for make in SECTIONS if (section := make(group, prefix)) is not None]
+    labels = {method.label for method in group.methods}
+    return GroupView(
+        title="" if single else group.title,
+        anchor=f"{prefix}top",
+        headline=marked(headline(group), labels),
+        about=_about(group),
+        remarks=remarks(group),
+        sections=sections,
+    )
 
 
-def _marked(text: str, looks: Mapping[str, MethodStyle]) -> str:
-    """The methods' names in bold."""
-    names = "|".join(re.escape(name) for name in sorted(looks, key=len, reverse=True))
+def _title(report: ReportData) -> str:
+    first = report.groups[0]
+    if len(report.runs) == 1:
+        return f"{first.methods[0].label} on {first.dataset}, seed {first.runs[0].seed}"
+    names = list(dict.fromkeys(name_of(run) for run in report.runs))
+    if names != ["experiment"]:
+        return ", ".join(names)
+    return f"Methods on {listed(list(dict.fromkeys(group.dataset for group in report.groups)))}"
+
+
+def _about(group: Group) -> str:
+    run, events = group.runs[0], group.methods[0].events[0]
+    seeds = sorted({one.seed for one in group.runs})
+    methods = f"{len(group.methods)}{NBSP}method{plural(len(group.methods))}"
+    parts = [f"{methods} × {len(seeds)}{NBSP}seed{plural(len(seeds))} ({', '.join(map(str, seeds))})"]
+    if group.live and len(group.runs) > 1:
+        return parts[0]
+    concurrency = run.setting("server", "concurrency", "")
+    at_work = "all" if everyone_works(run) else f"{concurrency:,}" if isinstance(concurrency, int) else "some"
+    parts.append(f"{events.clients:,}{NBSP}clients, {at_work} at work at a time")
+    if not group.live:
+        partition = str(run.setting("data", "partition", ""))
+        alpha = f", α{NBSP}{run.setting('data', 'alpha', '')}" if "dirichlet" in partition else ""
+        parts += [f"delays “{run.setting('population', 'name', '')}”", f"split {partition}{alpha}"]
+    if model := run.setting("model", "name"):
+        parts.append(f"model {model}")
+    return " · ".join(parts)
+
+
+def marked(text: str, labels: set[str]) -> list[tuple[str, bool]]:
+    """The text in pieces, and whether each is one of the labels."""
+    names = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
     pieces = re.split(rf"(?<![\w+])({names})(?![\w+])", text) if names else [text]
-    return "".join(f"<strong>{escaped(p)}</strong>" if p in looks else escaped(p) for p in pieces)
+    return [(piece, piece in labels) for piece in pieces if piece]
 
 
-def _chips(study: ReportData, looks: Mapping[str, MethodStyle]) -> str:
-    chips = []
-    for method in study.methods:
-        look = looks[method.label]
-        dash = "" if look.dash == "solid" else look.dash.replace("px", "").replace(",", " ")
-        line = (
-            f'<svg width="34" height="10" aria-hidden="true"><line x1="0" y1="5" x2="34" y2="5" stroke="var(--m'
-            f'{look.place % 8})" stroke-width="3" stroke-dasharray="{dash}"/></svg>'
-        )
-        chips.append(
-            f'<button type="button" class="chip" aria-pressed="true" data-method="{escaped(method.label)}" '
-            f'title="Show or hide {escaped(method.label)} in the figures">{line}{escaped(method.label)}</button>'
-        )
-    if any(len(method.runs) > 1 for method in study.methods):
-        chips.append(
-            '<button type="button" class="chip end" aria-pressed="true" data-act="seeds">single seeds</button>'
-        )
-    return f'<nav class="methods" aria-label="Methods: show or hide"><div>{"".join(chips)}</div></nav>'
+# -- what the script is given
 
 
-def _remarks(study: ReportData) -> str:
-    if not study.remarks:
-        return ""
-    told = "".join(f"<p>{escaped(remark)}</p>" for remark in study.remarks)
-    return f'<aside class="remarks" aria-label="Remarks">{told}</aside>'
+def _data(sections: Sequence[Section], title: str) -> dict[str, Any]:
+    tables = {
+        table.id: {"md": table.markdown(), "tex": table.latex(), "csv": table.csv()}
+        for section in sections
+        for table in section.tables()
+    }
+    name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60] or "report"
+    citations = [citation.bibtex for section in sections for citation in section.citations()]
+    return {"name": name, "tables": tables, "citations": citations}
 
 
-def _json(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+def _figures(sections: Sequence[Section]) -> dict[str, Any]:
+    return {figure.name: dict(figure.variants) for section in sections for figure in section.figures()}
+
+
+def _clean(value: Any) -> Any:
+    """The same without signs that would reorder text."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {visible(str(key)): _clean(item) for key, item in value.items()}
+    return [_clean(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def script_json(data: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(_clean(data), ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def packed(text: str) -> str:
+    """gzip and base64; the same text gives the same bytes."""
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=9, mtime=0)).decode("ascii")
+
+
+def script_hash(script: str) -> str:
+    """What a security policy allows a script by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..objectives.base import Metric
+if TYPE_CHECKING:  # it imports PyTorch, which takes seconds
+    from ..objectives.base import Metric
 
 SCHEMA_VERSION = 2
 

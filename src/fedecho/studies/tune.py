@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tomli_w
 
@@ -16,7 +16,9 @@ from ..config.config import Config
 from ..config.toml import resolve, value_of
 from ..core.errors import ConfigError
 from ..experiment.result import Result
-from .compare import Failure, Job, folder_of
+from ..objectives.base import Metric
+from .compare import folder_of
+from .jobs import Failure, Job
 from .summary import Spread
 
 Grid = Mapping[str, Sequence[Any]]
@@ -29,28 +31,53 @@ class Candidate:
 
     Attributes:
         settings: of the point.
-        score: final accuracy, or of a language model perplexity, on the validation part over the seeds that have a
-            result; None without any.
+        score: the judged metric on the validation part, the mean of a run's last evaluations, over the seeds that have
+            a finite one; None without any.
+        metric: the metric that is judged; None without a result.
         failed: reasons of the runs that ended without a result.
-        measure: "accuracy", or "perplexity", of which less is better.
+        refused: updates refused in all runs together.
+        updates: updates accepted in all runs together.
     """
 
     settings: dict[str, Any]
     score: Spread | None
+    metric: Metric | None
     failed: tuple[str, ...] = ()
-    measure: Literal["accuracy", "perplexity"] = "accuracy"
+    refused: int = 0
+    updates: int = 0
+
+    @classmethod
+    def of(cls, settings: dict[str, Any], runs: Sequence[Result | Failure]) -> Candidate:
+        """The candidate with these settings, of its runs on all seeds."""
+        results = [run for run in runs if isinstance(run, Result)]
+        metric = next((run.judged_metric for run in results if run.judged_metric is not None), None)
+        values = [run.judged.last_5_mean for run in results if run.judged is not None]
+        scores = [value for value in values if value is not None and math.isfinite(value)]
+        failed = [run.reason for run in runs if isinstance(run, Failure)]
+        if metric is not None:
+            failed += [
+                f"{metric.label} is {value}" for value in values if value is not None and not math.isfinite(value)
+            ]
+        return cls(
+            settings,
+            Spread.of(scores) if scores else None,
+            metric,
+            tuple(failed),
+            sum(run.refused for run in results),
+            sum(run.updates for run in results),
+        )
 
     @property
     def value(self) -> float:
-        """What it is ranked by: a candidate that failed on any seed comes after all that did not."""
-        if self.failed or self.score is None:
+        """The number it is ranked by, higher is better; a candidate that failed on any seed comes last."""
+        if self.failed or self.score is None or self.metric is None:
             return -math.inf
-        return -self.score.mean if self.measure == "perplexity" else self.score.mean
+        return self.metric.gain(self.score.mean, 0.0)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a search came to for one method: its candidates in the grid's order, and the best of them.
+    """The outcome of a search for one method: its candidates in the grid's order, and the best of them.
 
     Attributes:
         method: the method.
@@ -96,10 +123,10 @@ def plan(
     for method, grid in grids.items():
         for settings in points(grid):
             for seed in seeds:
-                put = [f"{key}={_spelled(value)}" for key, value in settings.items()]
-                config = Config.from_dict(resolve(tables, method, [*fixed, *put, f"experiment.seed={seed}"]))
-                folder = out / folder_of(method) / ",".join(put) / f"seed-{seed}"
-                jobs.append(Job(" ".join([method, *put]), seed, config, folder))
+                assignments = [f"{key}={_toml_text(value)}" for key, value in settings.items()]
+                config = Config.from_dict(resolve(tables, method, [*fixed, *assignments, f"experiment.seed={seed}"]))
+                folder = out / folder_of(method) / ",".join(assignments) / f"seed-{seed}"
+                jobs.append(Job(" ".join([method, *assignments]), seed, config, folder))
     return jobs
 
 
@@ -110,18 +137,10 @@ def points(grid: Grid) -> list[dict[str, Any]]:
 
 def choose(grids: Mapping[str, Grid], seeds: Sequence[int], results: Sequence[Result | Failure]) -> list[Choice]:
     """The best candidate of every method; `results` are those of `plan`'s jobs, in their order."""
-    left = iter(results)
+    remaining = iter(results)
     choices = []
     for method, grid in grids.items():
-        candidates = []
-        for settings in points(grid):
-            runs = [next(left) for _ in seeds]
-            done = [run for run in runs if isinstance(run, Result)]
-            texts = [run.final_perplexity for run in done if run.final_perplexity is not None]
-            scores = texts or [run.final_accuracy for run in done if run.final_accuracy is not None]
-            failed = tuple(run.reason for run in runs if isinstance(run, Failure))
-            measure: Literal["accuracy", "perplexity"] = "perplexity" if texts else "accuracy"
-            candidates.append(Candidate(settings, Spread.of(scores) if scores else None, failed, measure))
+        candidates = [Candidate.of(settings, [next(remaining) for _ in seeds]) for settings in points(grid)]
         best = max(candidates, key=lambda candidate: candidate.value)
         edges = [
             key for key, values in grid.items() if len(values) > 2 and best.settings[key] in (min(values), max(values))
@@ -158,21 +177,28 @@ def to_dict(choice: Choice) -> dict[str, Any]:
     candidates = [
         {
             "settings": candidate.settings,
-            candidate.measure: None if candidate.score is None else candidate.score.mean,
+            "mean": None if candidate.score is None else candidate.score.mean,
             "std": None if candidate.score is None else candidate.score.std,
             "failed": list(candidate.failed),
+            "updates": candidate.updates,
+            "refused": candidate.refused,
         }
         for candidate in choice.candidates
     ]
+    metric = choice.best.metric
     return {
         "method": choice.method,
+        "metric": None if metric is None else metric.name,
         "best": choice.best.settings,
         "at_edge": list(choice.at_edge),
         "candidates": candidates,
     }
 
 
-def _spelled(value: Any) -> str:
+def _toml_text(value: Any) -> str:
+    """A value as an override writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return value if isinstance(value, str) else repr(value)
 
 
