@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pty
@@ -20,13 +21,20 @@ from hypothesis import strategies as st
 
 from fedecho import Config
 from fedecho.algorithms.fedbuff import FedBuff
+from fedecho.cli.arguments import parse_seeds
 from fedecho.cli.main import main
-from fedecho.cli.progress import HEADER, line
+from fedecho.cli.options import parser
+from fedecho.cli.progress import header, line
 from fedecho.cli.tables import PROFILE
 from fedecho.config.tables import ExperimentConfig
-from fedecho.runs.schema import METRICS
+from fedecho.core.errors import ConfigError
+from fedecho.objectives.classification import Classification
+from fedecho.objectives.language import Language
+from fedecho.runs.schema import BOOKKEEPING
 
 Captured = pytest.CaptureFixture[str]
+
+HEADER = header(Classification.metrics)
 
 TEXT = """
 [experiment]
@@ -135,8 +143,13 @@ def test_run_json(config: str, capsys: Captured) -> None:
     assert found["algorithm"] == "fedbuff+echo"
     assert (found["seed"], found["dataset"], found["updates"], found["versions"]) == (0, "digits", 40, 13)
     assert min(found[key] for key in ("virtual_time_s", "wall_s", "peak_memory_mb")) > 0
-    assert 0 < found["slow_client_accuracy"] < 1
-    assert 0 < found["final_accuracy"] <= found["best_accuracy"] <= 1
+    assert (found["refused"], found["lost"], found["objective"]) == (0, 0, "classification")
+    assert list(found["metrics"]) == [metric["name"] for metric in found["metric_info"]]
+    accuracy = found["metrics"]["accuracy"]
+    assert accuracy["averaged"] == 4, "four evaluations after the untrained model's"
+    assert 0 < accuracy["slow_clients"] < 1
+    assert 0 < accuracy["last_5_mean"] <= accuracy["best"] <= 1
+    assert 0 < accuracy["last"] <= accuracy["best"]
     assert all(found["server_s"][key] > 0 for key in ("train_s", "infer_s", "distill_s", "aggregate_s"))
     assert len(bytes.fromhex(found["model_sha256"])) == 32
     assert not list(Path().glob("*/"))  # nothing kept without --out
@@ -158,12 +171,12 @@ def test_run_profile(config: str, capsys: Captured, executor: str) -> None:
     took = time.perf_counter() - began
     assert code == 0
     _, _, table = out.partition("\n\n")
-    head, *rows, together = table.splitlines()
+    head, *rows, total = table.splitlines()
     assert head.split() == ["where", "the", "time", "went", "s", "share", "workers,", "s"]
     assert [row[:26].rstrip() for row in rows] == list(PROFILE.values())
     seconds = [float(row[26:35]) for row in rows]
-    assert sum(seconds) == pytest.approx(float(together.split()[1]), abs=0.05 * len(rows) + 0.05)
-    assert 0.5 * took < float(together.split()[1]) < took + 0.1
+    assert sum(seconds) == pytest.approx(float(total.split()[1]), abs=0.05 * len(rows) + 0.05)
+    assert 0.5 * took < float(total.split()[1]) < took + 0.1
     assert sum(float(row[35:43].rstrip("% ")) for row in rows) == pytest.approx(100, abs=0.5)
     _, out, _ = call(capsys, *arguments, "--json")
     found = json.loads(out)
@@ -181,6 +194,7 @@ def test_run_table(config: str, capsys: Captured) -> None:
     assert len(rows) == 5
     assert {len(row) for row in rows} == {len(HEADER)}
     assert summary.startswith("fedbuff on digits, seed 0: accuracy 0.")
+    assert " (mean of the last 4 evaluations; last 0." in summary
     assert summary.endswith("; records in run")
     assert call(capsys, "resume", "run")[:2] == (0, summary + "\n")
     code, out, _ = call(capsys, "resume", "run", "--json")
@@ -197,9 +211,11 @@ def test_run_table(config: str, capsys: Captured) -> None:
     updates=st.integers(0, 10**8 - 1),
 )
 def test_every_line_has_the_headers_width(loss: float, slow: float | None, virtual_time_s: float, updates: int) -> None:
-    row: dict[str, Any] = dict.fromkeys(METRICS, 0)
-    row |= {"loss": loss, "slow_client_accuracy": slow, "virtual_time_s": virtual_time_s, "updates": updates}
-    assert len(line(row)) == len(HEADER)
+    row: dict[str, Any] = dict.fromkeys(BOOKKEEPING, 0)
+    row |= {"loss": loss, "accuracy": 0.5, "slow_client_accuracy": slow, "perplexity": max(loss, 1.0)}
+    row |= {"virtual_time_s": virtual_time_s, "updates": updates, "staleness_mean": loss}
+    for metrics in (Classification.metrics, Language.metrics, ()):
+        assert len(line(metrics, row)) == len(header(metrics)) <= 80
 
 
 def test_the_table_goes_where_it_is_sent(config: str) -> None:
@@ -288,6 +304,17 @@ def test_bad_usage(arguments: list[str], config: str, capsys: Captured) -> None:
     assert "error: " in err.splitlines()[-1]
 
 
+def test_a_run_that_refuses_most_says_so_at_once_and_in_its_summary(config: str, capsys: Captured) -> None:
+    code, out, err = call(capsys, "run", config, "--set", "client.lr=150", "--set", "server.concurrency=10")
+    assert code == 0
+    warnings = [text for text in err.splitlines() if text.startswith("fedecho: ")]
+    assert len(warnings) == 1
+    assert re.match(r"fedecho: \d+ of \d+ updates are refused so far; lower client.lr", warnings[0])
+    *_, summary, warning = out.splitlines()
+    assert " refused, 0 lost, " in summary
+    assert re.match(r"warning: \d+ of \d+ updates were refused \(", warning)
+
+
 def test_a_run_that_refuses_everything(config: str, capsys: Captured) -> None:
     """A step that makes every client diverge ends the run with a line; it would go on for ever."""
     code, out, err = call(capsys, "run", config, "--json", "--set", "client.lr=1e9")
@@ -296,12 +323,88 @@ def test_a_run_that_refuses_everything(config: str, capsys: Captured) -> None:
     assert err.count("\n") == 1
 
 
+def test_debug_shows_the_traceback(own: str, capsys: Captured) -> None:
+    """Wherever the option stands, and with what `raise … from None` hides."""
+    arguments = ["run", own, "--algorithm", "my_broken:Rule"]
+    for place in (0, 1, 4):
+        code, out, err = call(capsys, *arguments[:place], "--debug", *arguments[place:])
+        assert (code, out) == (2, "")
+        assert "Traceback (most recent call last):" in err
+        assert "RuntimeError: my module is broken" in err
+        assert 'my_broken.py", line 1' in err
+        assert err.splitlines()[-1].startswith("fedecho: algorithm 'my_broken:Rule' cannot be imported (")
+    assert "Traceback" not in call(capsys, *arguments)[2]
+
+
+def test_every_option_has_help_and_says_its_default() -> None:
+    commands = [action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    options = [(name, action) for name, command in commands[0].choices.items() for action in command._actions]
+    assert len(options) > 40
+    for name, action in options:
+        assert action.help, f"{name} {action.dest}"
+        if action.option_strings and action.dest != "help":
+            assert "default:" in action.help or "(required)" in action.help, f"{name} {action.dest}"
+            if isinstance(action.default, str) and action.default != argparse.SUPPRESS:
+                assert f"(default: {action.default})" in action.help, f"{name} {action.dest}"
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("0", [0]), ("0-4", [0, 1, 2, 3, 4]), ("7,0-2", [7, 0, 1, 2]), (" 1 , 3 - 4 ", [1, 3, 4])]
+)
+def test_seeds(text: str, seeds: list[int]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,", "4-2", "1-", "-1", "0-3,2", "1.5", "1,01"])
+def test_seeds_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="--seeds is "):
+        parse_seeds(text)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["run", "--wrong"], ["run", "none.toml"], ["resume", "nowhere"],
+                  ["compare", "none.toml", "--algorithm", "a,b"], ["compare", "c.toml", "--algorithms", "a", "--seeds", "x"],
+                  ["status", "nowhere"], ["report", "nowhere"]],
+)  # fmt: skip
+def test_torch_is_not_imported_for_help_and_errors_of_usage(arguments: list[str], config: str) -> None:
+    script = (
+        "import sys; from fedecho.cli.main import main\n"
+        "try: code = main()\n"
+        "except SystemExit as left: code = left.code\n"
+        "assert code == (0 if sys.argv[1].startswith('--') else 2), code\n"
+        "slow = {'torch', 'numpy', 'rich', 'scipy', 'sklearn'} & set(sys.modules)\n"
+        "assert not slow, slow"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_limit_in_virtual_time(config: str, capsys: Captured) -> None:
     """It ends the run although nothing has arrived by then."""
     slow = ["population.name=large", "population.class_counts=[0,0,10]", "experiment.virtual_time_s=20"]
     code, out, _ = call(capsys, "run", config, "--json", *(part for text in slow for part in ("--set", text)))
     found = json.loads(out)
     assert (code, found["virtual_time_s"], found["updates"]) == (0, 20.0, 0)
+
+
+def test_status(config: str, capsys: Captured) -> None:
+    """One line, and an exit code for loops that watch over runs."""
+    call(capsys, "run", config, "--out", "run")
+    code, out, err = call(capsys, "status", "run")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"run: finished, 40 updates, accuracy 0\.\d+\n", out)
+    Path("run/summary.json").unlink()  # as if it had been killed before its end
+    code, out, err = call(capsys, "status", "run")
+    assert (code, err) == (3, "")
+    assert out == (
+        "run: not finished, 40 of 40 updates recorded; if no process is at work on it, `fedecho resume run` "
+        "continues it\n"
+    )
+    assert call(capsys, "resume", "run", "--json")[0] == 0
+    assert call(capsys, "status", "run")[0] == 0
+    Path("run/summary.json").write_text("{}")
+    assert call(capsys, "status", "run")[0] == 2
 
 
 # --------------------------------------------------------------------------------------------------------------- list
@@ -314,8 +417,19 @@ def test_list(capsys: Captured) -> None:
     parts = [call(capsys, "list", room) for room in rooms]
     assert all(code == 0 for code, _, _ in parts)
     assert "".join(part for _, part, _ in parts) == out
-    assert {"algorithms", "stages", "datasets", "models", "populations", "executors"} <= set(rooms)
-    for name in ("fedbuff", "fedecho", "echo", "digits", "mlp", "large", "inline", "dirichlet_mix", "held_out"):
+    assert {"algorithms", "stages", "objectives", "datasets", "models", "populations", "executors"} <= set(rooms)
+    for name in (
+        "fedbuff",
+        "fedecho",
+        "echo",
+        "digits",
+        "mlp",
+        "large",
+        "inline",
+        "dirichlet_mix",
+        "held_out",
+        "regression",
+    ):
         assert any(text.startswith(f"  {name} ") or text == f"  {name}" for text in out.splitlines()), name
     about = {text.split()[0]: text[20:].strip() for text in parts[rooms.index("algorithms")][1].splitlines()[1:]}
     assert all(about.values()), "every algorithm says in a line what it is"
@@ -336,17 +450,25 @@ def test_compare(config: str, capsys: Captured) -> None:
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert sorted(line.split()[0] for line in lines[:4]) == ["fedbuff", "fedbuff", "gentle", "gentle"]
-    header, first, second = lines[5:8]
-    assert header.startswith("method ")
-    assert [line.split()[0] for line in (first, second)] == ["gentle", "fedbuff"]
-    assert first.count("±") == 5
-    assert lines[9].split()[:3] == ["cost", "s", "to"]
-    assert [line.split()[0] for line in lines[10:12]] == ["gentle", "fedbuff"]
-    assert lines[13].startswith("minus fedbuff ")
-    assert lines[14].startswith("gentle ")
-    assert re.search(r"(ahead|behind|tie)", lines[14])
-    assert lines[16].startswith("mean ± standard deviation over 2 seeds")
-    assert max(map(len, lines)) <= 120
+    tables = [part.splitlines() for part in "\n".join(lines[5:]).split("\n\n")]
+    starts = [table[0].split("  ")[0] for table in tables]
+    assert starts == [
+        "method",
+        "method",
+        "other metrics",
+        "cost",
+        "minus fedbuff",
+        "mean ± standard deviation over 2 seeds",
+    ]
+    for table in tables[:4]:
+        assert [line.split()[0] for line in table[1:]] == ["gentle", "fedbuff"]
+    assert tables[0][1].count("±") + tables[1][1].count("±") == 6
+    assert tables[3][0].split()[:3] == ["cost", "s", "to"]
+    assert tables[4][1].startswith("gentle ")
+    assert tables[4][1].count("too few seeds") == 2
+    assert "accuracy: mean of the last 4 evaluations; there are no more after the first" in tables[5]
+    assert "lower is better: loss, calibration error" in tables[5]
+    assert max(map(len, lines)) <= 80
     assert json.loads(Path("all/comparison.json").read_text())["methods"] == ["gentle", "fedbuff"]
     _, never, _ = call(capsys, *arguments, "--target", "0.999")
     assert "s to 0.999" in never
@@ -357,10 +479,12 @@ def test_compare(config: str, capsys: Captured) -> None:
     assert [row["label"] for row in whole["rows"]] == ["gentle", "fedbuff"]
     assert whole["rows"][1]["difference"] is None
     gaps = [
-        a["final_accuracy"] - b["final_accuracy"]
+        a["metrics"]["accuracy"]["last_5_mean"] - b["metrics"]["accuracy"]["last_5_mean"]
         for a, b in ((r, s) for r in whole["runs"] for s in whole["runs"])
         if a["seed"] == b["seed"] and (a["algorithm"], b["algorithm"]) == ("fedbuff+echo", "fedbuff")
     ]
+    assert whole["metrics"][0]["name"] == "accuracy"
+    assert whole["rows"][0]["difference"]["verdict"] == "too few seeds"
     assert whole["rows"][0]["difference"]["mean"] == pytest.approx(sum(gaps) / 2)
     assert [run["run_dir"] for run in whole["runs"]] == [
         f"all/{method}/seed-{seed}" for seed in (0, 1) for method in ("gentle", "fedbuff")
