@@ -45,7 +45,7 @@ class MissingExtra(FedechoError):
 
     def __init__(self, purpose: str, extra: str) -> None:
         self.purpose, self.extra = purpose, extra
-        super().__init__(f"{purpose} needs an optional dependency: pip install 'fedecho[{extra}]'")
+        super().__init__(f"{purpose} needs a package that is not installed; install it: pip install 'fedecho[{extra}]'")
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
         return type(self), (self.purpose, self.extra)
