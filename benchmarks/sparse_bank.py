@@ -81,7 +81,7 @@ def teachers(args: argparse.Namespace, ks: list[int]) -> None:
     for client in range(args.clients):
         task = Task(client, client, 0, 0.0, {"predict": 1.0})
         rows.append(learner.train(task, learner.initial()).predictions)
-    vocabulary, count = learner.classes, learner.predictions
+    vocabulary, count = learner.classes, learner.prediction_count
     sizes = f"{LOGITS.bytes(vocabulary):,} bytes each"
     print(f"{args.clients} teachers, {count:,} predictions of {vocabulary:,} tokens; dense: {sizes}")
     for average in ("logits", "probabilities"):

@@ -31,6 +31,7 @@ from fedecho.core.messages import (
 )
 from fedecho.executors.base import Executor
 from fedecho.executors.inline import Inline, Trainer
+from fedecho.objectives.predictions import ClassPredictions
 from fedecho.server.server import Server
 from fedecho.server.settings import ServerConfig, Stop
 from fedecho.simulation.job_times import Empirical
@@ -108,6 +109,7 @@ class Quadratics:
     """
 
     classes = 3
+    predictions = ClassPredictions()
 
     def __init__(
         self,
@@ -125,7 +127,7 @@ class Quadratics:
     def train(self, task: Task, model: Model) -> TrainResult:
         self.before(task)
         self.trained.append(task.id)
-        x, lr = model.weights.clone(), self.lr * float(task.extra.get("lr_scale", 1.0))
+        x, lr = model.weights.clone(), self.lr * task.request.lr_scale
         for _ in range(self.steps):
             gradient = x - self.centres[task.client]
             if self.rule is not None:
@@ -133,13 +135,10 @@ class Quadratics:
             x = x - lr * gradient
         extra = self.rule.report(model.weights, x, self.steps, lr, task.extra) if self.rule is not None else {}
         update = TrainResult(task.id, x, model.buffers + 1.0 + task.client, 1 + task.client, {"loss": 0.5}, None, extra)
-        return (
-            replace(
-                update, predictions=self.predict(Model(0, x, model.buffers), None, PredictionFormat.asked(task.extra))
-            )
-            if task.extra["predict"]
-            else update
-        )
+        if task.request.predictions is None:
+            return update
+        predictions = self.predict(Model(0, x, model.buffers), None, task.request.predictions)
+        return replace(update, predictions=predictions)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -285,7 +284,7 @@ def make_server(
     config: ServerConfig,
     stages: Sequence[Stage] = (),
 ) -> Server:
-    guarded = any(stage.alone for stage in stages)
+    guarded = any(stage.exclusive for stage in stages)
     model = Model(0, torch.zeros(worker.centres.shape[1]), torch.zeros(0 if guarded else 2))
     away = [client for client in range(people.clients) if not people.present(client, 0.0)]
     return Server(algorithm, model, people.clients, Key(3), stop, config, stages, worker, None, away)

@@ -41,7 +41,7 @@ SEES = {
     "core": {"core"},
     "algorithms": {"core", "algorithms.base"},
     "objectives": {"core", "objectives"},
-    "stages": {"core", "algorithms.base", "stages"},
+    "stages": {"core", "objectives.predictions", "algorithms.base", "stages"},
     "server": {"core", "algorithms", "stages", "server"},
     "data": {"core", "data"},
     "executors": {"core", "executors"},

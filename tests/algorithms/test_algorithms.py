@@ -250,7 +250,7 @@ def test_the_first_corrected_step_of_fadas_is_nearly_the_sign() -> None:
 def test_delay_adaptive_fadas_shrinks_by_the_rounds_largest_staleness(
     rule: str, taus: tuple[int, int], eta: float
 ) -> None:
-    fadas = DelayAdaptiveFADAS(2, 0.1, 1, B1, B2, EPS, rule)  # type: ignore[arg-type]
+    fadas = DelayAdaptiveFADAS(2, 0.1, B1, B2, EPS, rule, tau_c=1)  # type: ignore[arg-type]
     late, late_too = (change(vec(2.0), staleness=tau) for tau in taus)
     x, state = feed(fadas, fadas.init(vec(0), 5), vec(0.0), late, late_too)
     x, _ = feed(fadas, state, x, change(vec(1.0)), change(vec(1.0)))  # a fresh round steps in full again
@@ -308,7 +308,7 @@ def test_asyncfeded_does_not_move_by_a_change_of_length_zero(current: torch.Tens
 
 
 def test_fedfa_is_the_mean_of_the_last_models_once_there_are_enough() -> None:
-    rule = FedFa(buffer_size=3)
+    rule = FedFa(window=3)
     first = [change(vec(1, 0), start=vec(2, 2)), change(vec(0, 3)), change(vec(6, 0), staleness=9)]
     x, state = feed(rule, rule.init(vec(0, 0), 4), vec(7, 7), *first)
     near(x, (3 + 0 + 6) / 3, (2 + 3 + 0) / 3)  # models, not changes; nothing of where the server was
@@ -325,7 +325,7 @@ def test_fedfa_is_the_mean_of_the_last_models_once_there_are_enough() -> None:
 
 
 def test_fedfa_averages_buffers_over_the_same_models() -> None:
-    rule = FedFa(buffer_size=2)
+    rule = FedFa(window=2)
     state = rule.init(vec(0), 4)
     for buffers in (vec(100.0), vec(2.0), vec(4.0)):
         state = rule.receive(state, change(vec(1), buffers=buffers))

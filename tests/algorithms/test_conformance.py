@@ -51,7 +51,7 @@ every_method = pytest.mark.parametrize("method", METHODS)
 
 def make_rule(name: str) -> Algorithm:
     cls = algorithm_classes()[name]
-    sizes = {"buffer_size": 3, "cohort": 3}
+    sizes = {"buffer_size": 3, "cohort": 3, "window": 3}
     own = {f.name: sizes[f.name] for f in fields(cls) if f.name in sizes}  # type: ignore[arg-type]
     return cls(**{**own, **TUNED.get(name, {})})
 

@@ -121,14 +121,14 @@ def test_the_size_of_a_large_vocabularys_row() -> None:
 
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-@pytest.mark.parametrize("teachers", ["uniform", "certainty", "staleness"])
+@pytest.mark.parametrize("teacher_weights", ["uniform", "certainty", "staleness"])
 @pytest.mark.parametrize("kind", [Echo, BalancedEcho])
 @pytest.mark.parametrize("target", ["uniform", "mean"])
 def test_with_all_classes_kept_the_two_banks_teach_the_same(
-    average: str, temperature: float, teachers: str, kind: type[Echo], target: str
+    average: str, temperature: float, teacher_weights: str, kind: type[Echo], target: str
 ) -> None:
     more = {"target": target} if kind is BalancedEcho else {}
-    echo = kind(average=average, temperature=temperature, teachers=teachers, top_k=12, **more)  # type: ignore[arg-type]
+    echo = kind(average=average, temperature=temperature, teacher_weights=teacher_weights, top_k=12, **more)  # type: ignore[arg-type]
     exact, packed = both(echo, drawn(5, 20, 12))
     torch.testing.assert_close(packed, exact, rtol=0, atol=3e-3)
     torch.testing.assert_close(packed.sum(-1), torch.ones(20))

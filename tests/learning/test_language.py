@@ -334,7 +334,7 @@ def test_text_that_the_model_writes_itself(here: Path) -> None:
     assert torch.equal(u, parts(data={"unlabeled": "generated", "unlabeled_size": 70}).data.unlabeled)
     ended = (u == 0).long()
     assert bool((ended.diff(dim=1) >= 0).all()), "after its end a text is filled"
-    assert setup.sizes.predictions_bytes == setup.learner.predictions * 28 == int((u != 0).sum()) * 28
+    assert setup.sizes.predictions_bytes == setup.learner.prediction_count * 28 == int((u != 0).sum()) * 28
     tables = {"data": {"unlabeled": "generated"}}
     assert (
         run(configuration(**tables)).model_sha256

@@ -1,4 +1,8 @@
-"""The learner, against plain PyTorch on the same batches."""
+"""The learner, against plain PyTorch on the same batches.
+
+Where training is compared with training, both are computed in float64: in float32 two correct kernels may take two
+sides of a ReLU or two maxima of a pooling window, and how often they do depends on the processor.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from fedecho.algorithms.fedasync import Proximal
 from fedecho.config.config import Config
 from fedecho.core.errors import ConfigError
 from fedecho.core.keys import Key
-from fedecho.core.messages import Model, Task
+from fedecho.core.messages import Model, Request, Task
 from fedecho.data.federation import Federation
 from fedecho.experiment.build import prepare
 from fedecho.learning.learner import Learner
@@ -30,6 +34,8 @@ from fedecho.learning.settings import ClientConfig
 from fedecho.stages.compute import Distillation
 
 KEY = Key(11)
+CLOSE = 1e-9
+"""The largest difference that is rounding in float64."""
 
 
 def federation(shape: Sequence[int] = (6,), sizes: Sequence[int] = (23, 5, 40), classes: int = 4) -> Federation:
@@ -81,8 +87,8 @@ def batches(data: Federation, client: int, task: Task, config: ClientConfig) -> 
 def plain_sgd(
     one: Learner, model: Model, module: nn.Module, task: Task, config: ClientConfig, mu: float = 0.0
 ) -> tuple[nn.Module, float]:
-    """The client's training as anybody would write it."""
-    module.load_state_dict(one.state_dict(model))
+    """The client's training as anybody would write it, in the learner's type."""
+    module.to(one.dtype).load_state_dict(one.state_dict(model))
     start = [p.detach().clone() for p in module.parameters()]
     optimizer = torch.optim.SGD(
         module.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
@@ -91,7 +97,7 @@ def plain_sgd(
     losses = []
     for rows in batches(one.data, task.client, task, config):
         optimizer.zero_grad()
-        loss = F.cross_entropy(module(one.data.inputs[rows]), one.data.labels[rows])
+        loss = F.cross_entropy(module(one.data.inputs[rows].to(one.dtype)), one.data.labels[rows])
         losses.append(float(loss.detach()))
         for p, p0 in zip(module.parameters(), start, strict=True):
             loss = loss + mu / 2 * ((p - p0) ** 2).sum()
@@ -127,13 +133,15 @@ CONFIGS = {
 @pytest.mark.parametrize("client", [0, 1])
 def test_local_training_is_plain_sgd(case: str, client: int) -> None:
     config = CONFIGS[case]
-    one = learner(mlp, federation(), config)
+    one = learner(mlp, federation(), config).in_float64()
     model, task = one.initial(), Task(9, client, 4, 0.0)
     untouched = model.weights.clone()
     update = one.train(task, model)
     module, loss = plain_sgd(one, model, mlp(), task, config)
-    assert_same_model(one, Model(5, update.weights, update.buffers), module, 1e-6)
-    assert update.metrics["loss"] == pytest.approx(loss, rel=1e-5)
+    assert_same_model(
+        one, Model(5, update.weights, update.buffers), module, 1e-6 if config.clip else CLOSE
+    )  # torch adds 1e-6 to the norm
+    assert update.metrics["loss"] == pytest.approx(loss, rel=1e-6 if config.clip else CLOSE)
     assert (update.task, update.num_examples, update.predictions) == (9, (23, 5)[client], None)
     assert torch.equal(model.weights, untouched)
     assert float((update.weights - model.weights).norm()) > 1e-2
@@ -141,18 +149,18 @@ def test_local_training_is_plain_sgd(case: str, client: int) -> None:
 
 def test_the_proximal_rule_is_the_gradient_of_its_penalty() -> None:
     config = ClientConfig(epochs=3, batch_size=10)
-    one = learner(mlp, federation(), config, rule=Proximal(0.7))
+    one = learner(mlp, federation(), config, rule=Proximal(0.7)).in_float64()
     model, task = one.initial(), Task(1, 0, 0, 0.0)
     update = one.train(task, model)
     module, loss = plain_sgd(one, model, mlp(), task, config, mu=0.7)
-    assert_same_model(one, Model(1, update.weights, update.buffers), module, 1e-6)
-    assert update.metrics["loss"] == pytest.approx(loss, rel=1e-5)
+    assert_same_model(one, Model(1, update.weights, update.buffers), module, CLOSE)
+    assert update.metrics["loss"] == pytest.approx(loss, rel=CLOSE)
 
 
 def test_the_task_scales_the_step() -> None:
     halved, plain = (learner(mlp, federation(), ClientConfig(lr=lr)) for lr in (0.1, 0.05))
     model = plain.initial()
-    scaled = halved.train(Task(1, 0, 0, 0.0, {"lr_scale": 0.5}), model)
+    scaled = halved.train(Task(1, 0, 0, 0.0, request=Request(0.5)), model)
     assert torch.equal(scaled.weights, plain.train(Task(1, 0, 0, 0.0), model).weights)
 
 
@@ -193,7 +201,7 @@ def test_dropout_is_on_in_training_and_off_in_predicting() -> None:
 
 def test_channels_last_agrees_with_contiguous() -> None:
     data, config = federation((2, 8, 8)), ClientConfig(epochs=2, batch_size=8, momentum=0.5)
-    last, contiguous = (learner(Small, data, config, memory_format=f) for f in ("auto", "contiguous"))
+    last, contiguous = (learner(Small, data, config, memory_format=f).in_float64() for f in ("auto", "contiguous"))
     assert last.channels_last
     assert not contiguous.channels_last
     task = Task(1, 0, 0, 0.0, {"predict": 1.0})
@@ -204,11 +212,11 @@ def test_channels_last_agrees_with_contiguous() -> None:
     ]
     for name, value in states[0].items():
         assert value.is_contiguous()
-        torch.testing.assert_close(value, states[1][name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(value, states[1][name], rtol=CLOSE, atol=CLOSE)
     assert updates[0].predictions is not None
-    torch.testing.assert_close(updates[0].predictions, updates[1].predictions, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(updates[0].predictions, updates[1].predictions, rtol=CLOSE, atol=CLOSE)
     module, _ = plain_sgd(last, last.initial(), Small(), task, config)
-    assert_same_model(last, Model(1, updates[0].weights, updates[0].buffers), module, 1e-4)
+    assert_same_model(last, Model(1, updates[0].weights, updates[0].buffers), module, CLOSE)
 
 
 # -------------------------------------------------------------------------------------------------------- the flat view
@@ -243,14 +251,14 @@ def test_the_initial_model_is_the_modules_own_and_asking_late_changes_nothing() 
 
 
 def test_a_state_dict_loads_into_a_plain_module_that_then_predicts_the_same() -> None:
-    one = learner(Small, federation((2, 8, 8)), ClientConfig(batch_size=8))
+    one = learner(Small, federation((2, 8, 8)), ClientConfig(batch_size=8)).in_float64()
     update = one.train(Task(1, 2, 0, 0.0), one.initial())
     model = Model(1, update.weights, update.buffers)
-    module = Small()
+    module = Small().double()
     module.load_state_dict(one.state_dict(model))
     module.eval()
     with torch.no_grad():
-        torch.testing.assert_close(one.predict(model), module(one.data.unlabeled), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one.predict(model), module(one.data.unlabeled.double()), rtol=CLOSE, atol=CLOSE)
 
 
 def test_frozen_parameters_stay_out_of_the_vector_and_do_not_move() -> None:
@@ -278,11 +286,11 @@ def test_a_model_without_float32_parameters_is_refused(build: Callable[[], nn.Mo
 
 def test_batch_norm_statistics_travel_apart_from_the_weights() -> None:
     config = ClientConfig(epochs=1, batch_size=8)
-    one = learner(Small, federation((2, 8, 8)), config)
+    one = learner(Small, federation((2, 8, 8)), config).in_float64()
     model, task = one.initial(), Task(1, 0, 0, 0.0, {"predict": 1.0})
     update = one.train(task, model)
     module, _ = plain_sgd(one, model, Small(), task, config)
-    assert_same_model(one, Model(1, update.weights, update.buffers), module, 1e-4)
+    assert_same_model(one, Model(1, update.weights, update.buffers), module, CLOSE)
     assert not torch.equal(update.buffers, model.buffers)
     assert model.buffers.tolist() == [0.0] * 5 + [1.0] * 5
     assert update.predictions is not None

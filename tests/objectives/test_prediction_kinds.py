@@ -17,7 +17,8 @@ from fedecho.objectives.language import Language
 from fedecho.objectives.multilabel import MultiLabel
 from fedecho.objectives.predictions import ClassPredictions, LabelPredictions, Predictions
 from fedecho.objectives.regression import Regression
-from fedecho.stages.echo import Echo, uncertainty
+from fedecho.stages.echo import Echo
+from fedecho.stages.losses import Target
 
 CLASSES, LABELS = ClassPredictions(), LabelPredictions()
 BOTH = pytest.mark.parametrize("predictions", [CLASSES, LABELS], ids=["classes", "labels"])
@@ -37,13 +38,14 @@ def test_classes_have_the_bits_of_the_echo(width: int) -> None:
     p, logits = drawn(64, width).softmax(-1), drawn(64, width, 7)
     assert torch.equal(CLASSES.probabilities(logits), logits.softmax(-1))
     h, hard = CLASSES.uncertainty(p), CLASSES.hard(p)
-    assert torch.equal(h, uncertainty(p))
+    assert torch.equal(h, torch.special.entr(p).sum(-1) / math.log(width))
     entropy = CLASSES.entropy(p)
-    soft, told = Echo(alpha_min=1.0, alpha_max=1.0), Echo(alpha_min=0.0, alpha_max=0.0)
+    target, soft = Target(p, hard, h, entropy), Echo(alpha_min=1.0, alpha_max=1.0).weighted(CLASSES)
+    certain = Echo(alpha_min=0.0, alpha_max=0.0).weighted(CLASSES)
     divergence = CLASSES.divergence(p, logits, entropy)
     assert torch.equal(divergence, CLASSES.divergence(p, logits))
-    assert torch.equal(divergence.mean(), soft._divergence(logits, p, hard, h, -entropy))
-    assert torch.equal(CLASSES.hard_loss(hard, logits).mean(), told._divergence(logits, p, hard, h, -entropy))
+    assert torch.equal(divergence.mean(), soft(logits, target))
+    assert torch.equal(CLASSES.hard_loss(hard, logits).mean(), certain(logits, target))
     assert torch.equal(CLASSES.agree(hard, logits), logits.argmax(-1) == p.argmax(-1))
 
 

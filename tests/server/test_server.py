@@ -20,6 +20,7 @@ from fedecho.core.errors import ConfigError, Diverged
 from fedecho.core.keys import Key
 from fedecho.core.messages import Arrived, Dispatch, Joined, Left, Lost, Model, Wake
 from fedecho.core.schedules import Schedule
+from fedecho.objectives.predictions import ClassPredictions
 from fedecho.server.server import Server
 from fedecho.server.settings import RECENT_NORMS, ServerConfig, Stop
 from fedecho.stages.compute import LOGITS, PredictionFormat
@@ -48,12 +49,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 class Compute:
     """Predictions that a test chooses; nothing is ever distilled."""
 
-    predictions = torch.zeros(4, 3)
+    predictions = ClassPredictions()
+    answer = torch.zeros(4, 3)
 
     def predict(
         self, model: Model, inputs: torch.Tensor | None = None, form: PredictionFormat = LOGITS
     ) -> torch.Tensor:
-        return self.predictions
+        return self.answer
 
     def distill(self, model: Model, *rest: Any) -> tuple[torch.Tensor, float]:
         return model.weights, 0.0
@@ -105,7 +107,7 @@ def test_changes_that_all_become_long_are_refused_only_until_they_are_usual() ->
 def test_predictions_that_the_server_makes_are_judged_too() -> None:
     compute = Compute()
     hand = Hand(FedBuff(1), stages=[Echo()], compute=compute, outputs=(4, 3))
-    compute.predictions = torch.full((4, 3), INF)
+    compute.answer = torch.full((4, 3), INF)
     hand.arrive(hand.waiting[0])
     assert hand.log.reasons == ["predictions are not finite"]
     assert not hand.server.state.stages[0].rows

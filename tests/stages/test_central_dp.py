@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fedecho import Config, ConfigError, MissingExtra, replay, run
 from fedecho.algorithms.fedbuff import FedBuff
 from fedecho.core.keys import Key
 from fedecho.core.messages import Model
+from fedecho.experiment.build import prepare
 from fedecho.server.server import Server
 from fedecho.server.settings import Stop
 from fedecho.stages.central_dp import CentralDP, Spent
@@ -60,14 +62,14 @@ def test_epsilon_is_that_of_composition() -> None:
     for release, clients in enumerate([(0, 0), (0, 1), (1, 0)]):
         for client in clients:
             _, state, _ = stage.revise(state, change(vec(1, 0, 0, 0), client=client), MODEL, None, Key(release))  # type: ignore[arg-type]
-        weights, state, told = stage.after_aggregate(state, MODEL, None, Key(0))  # type: ignore[arg-type]
+        weights, state, recorded = stage.after_aggregate(state, MODEL, None, Key(0))  # type: ignore[arg-type]
         assert weights is MODEL.weights
     assert state.squares == {0: 4 + 1 + 1, 1: 1 + 1}
     assert state.now == {}
     accountant = PLDAccountant()
     for multiplier in (2.0, 4.0, 4.0):
         accountant.compose(dp_accounting.GaussianDpEvent(multiplier))
-    assert told["epsilon"] == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-3)
+    assert recorded["epsilon"] == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-3)
 
 
 def config(method: str, **tables: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def test_a_run_tells_what_it_spent_and_is_replayed(tmp_path: Path) -> None:
     private = read("fedbuff+central_dp", central_dp={"clip": 0.5, "noise_multiplier": 0.05})
     (stage,) = private.stages
     assert isinstance(stage, CentralDP)
-    assert stage.buffer_size == 3  # the rule's
+    assert prepare(private).server.stages == (replace(stage, buffer_size=3),)  # the rule's
     result = run(private, tmp_path / "run")
     plain = run(read("fedbuff"))
     assert result.model_sha256 != plain.model_sha256

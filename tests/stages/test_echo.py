@@ -1,4 +1,4 @@
-"""FedEcho's stage: uncertainty, loss, bank, teachers."""
+"""FedEcho's stage: uncertainty, loss, teachers, and runs on a server and on a real module."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from fedecho import Config
 from fedecho.algorithms.base import Algorithm
 from fedecho.algorithms.fedasync import FedAsync
 from fedecho.algorithms.fedbuff import FedBuff
-from fedecho.core.errors import ConfigError
 from fedecho.core.keys import Key
 from fedecho.core.messages import Model
 from fedecho.data.federation import Federation
@@ -23,30 +21,13 @@ from fedecho.learning.learner import Learner
 from fedecho.learning.models.mlp import MLP
 from fedecho.learning.settings import ClientConfig
 from fedecho.server.settings import ServerConfig, Stop
-from fedecho.stages.balanced_echo import BalancedEcho
-from fedecho.stages.bank import Bank
-from fedecho.stages.calibrated_echo import CalibratedEcho, calibrated
 from fedecho.stages.compute import Distillation, Loss
-from fedecho.stages.echo import Echo, uncertainty
-from helpers import Hand, Log, Quadratics, change, drive, make_server, population, transport_for, vec
+from fedecho.stages.echo import Echo
+from fedecho.stages.losses import CLASSES
+from helpers import Hand, Log, Quadratics, drive, make_server, population, transport_for
+from stage_helpers import bank_of, entropy, softmax, weighted
 
 logits = st.floats(-40, 40, width=32)
-
-
-def softmax(z: list[float], temperature: float = 1.0) -> list[float]:
-    e = [math.exp(v / temperature) for v in z]
-    return [v / sum(e) for v in e]
-
-
-def entropy(p: list[float]) -> float:
-    return -sum(v * math.log(v) for v in p if v > 0) / math.log(len(p))
-
-
-def bank_of(echo: Echo, rows: dict[int, torch.Tensor], versions: dict[int, int] | None = None) -> Bank:
-    bank = echo.init(10)
-    for client, row in rows.items():
-        bank = echo.put(bank, client, row, (versions or {}).get(client, 0))
-    return bank
 
 
 # ---------------------------------------------------------------------------------------------------------- uncertainty
@@ -54,13 +35,13 @@ def bank_of(echo: Echo, rows: dict[int, torch.Tensor], versions: dict[int, int] 
 
 @given(st.lists(logits, min_size=2, max_size=12))
 def test_uncertainty_is_the_entropy_over_its_largest_value(z: list[float]) -> None:
-    h = float(uncertainty(torch.tensor(z, dtype=torch.float64).softmax(-1)))
+    h = float(CLASSES.uncertainty(torch.tensor(z, dtype=torch.float64).softmax(-1)))
     assert -1e-12 <= h <= 1 + 1e-12
     assert h == pytest.approx(entropy(softmax(z)), abs=1e-9)
 
 
 def test_a_certain_teacher_has_no_uncertainty_and_a_uniform_one_has_all() -> None:
-    h = uncertainty(torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0]]))
+    h = CLASSES.uncertainty(torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0]]))
     assert h.tolist() == pytest.approx([0, 1, 0.5])
 
 
@@ -127,22 +108,18 @@ ROWS = {3: [[4.0, 0.0, 1.0]], 1: [[0.0, 3.0, 0.0]], 7: [[0.1, 0.0, 0.2]]}
 TENSORS = {client: torch.tensor(row) for client, row in ROWS.items()}
 
 
-def weighted(weights: list[float], values: list[list[float]]) -> list[float]:
-    return [sum(w * v[c] for w, v in zip(weights, values, strict=True)) / sum(weights) for c in range(3)]
-
-
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
-@pytest.mark.parametrize("teachers", ["uniform", "certainty", "staleness"])
-def test_the_teacher_is_the_weighted_mean_of_the_rows(average: Any, temperature: float, teachers: Any) -> None:
-    echo = Echo(average=average, temperature=temperature, teachers=teachers, staleness_power=2.0)
+@pytest.mark.parametrize("teacher_weights", ["uniform", "certainty", "staleness"])
+def test_the_teacher_is_the_weighted_mean_of_the_rows(average: Any, temperature: float, teacher_weights: Any) -> None:
+    echo = Echo(average=average, temperature=temperature, teacher_weights=teacher_weights, staleness_power=2.0)
     p = echo.ensemble(bank_of(echo, TENSORS, {3: 0, 1: 4, 7: 5}), version=6)
     z = [row[0] for row in ROWS.values()]
     weights = {
         "uniform": [1.0, 1.0, 1.0],
         "certainty": [1 - entropy(softmax(row)) for row in z],
         "staleness": [(1 + 6 - 0) ** -2, (1 + 6 - 4) ** -2, (1 + 6 - 5) ** -2],
-    }[teachers]
+    }[teacher_weights]
     if average == "logits":
         want = softmax(weighted(weights, z), temperature)
     else:
@@ -151,208 +128,18 @@ def test_the_teacher_is_the_weighted_mean_of_the_rows(average: Any, temperature:
     assert p.dtype == torch.float32
 
 
-def test_a_balanced_echo_takes_the_labels_that_a_teacher_expects_out_of_its_logits() -> None:
-    balanced = BalancedEcho(prior=0.5, prior_floor=0.01)
-    rows = {0: torch.tensor([[4.0, 0.0, 1.0], [2.0, 2.0, 0.0]]), 5: torch.tensor([[0.0, 3.0, 0.0], [0.0, 0.0, 0.0]])}
-    by_hand = []
-    for u in range(2):
-        mean = [0.0, 0.0, 0.0]
-        for row in rows.values():
-            first, second = (softmax(z) for z in row.tolist())
-            for c in range(3):
-                mean[c] += (row[u][c].item() - 0.5 * math.log((first[c] + second[c]) / 2 + 0.01)) / 2
-        by_hand.append(softmax(mean))
-    p = balanced.ensemble(bank_of(balanced, rows, {0: 0, 5: 1}), version=2)
-    for got, want in zip(p.tolist(), by_hand, strict=True):
-        assert got == pytest.approx(want, rel=1e-5)
-    alike = {0: torch.tensor([[2.0, 0.0], [0.0, 2.0]])}  # who expects every label alike is left alone
-    plain, same = Echo(), BalancedEcho()
-    torch.testing.assert_close(
-        same.ensemble(bank_of(same, alike, {0: 0}), 0), plain.ensemble(bank_of(plain, alike, {0: 0}), 0)
-    )
-
-
-def test_a_balanced_echo_hears_the_one_client_that_knows_a_class() -> None:
-    """Two clients never saw class 1 and say class 0 everywhere, a little less on its example; one knows both."""
-    skewed = torch.tensor([[3.0, -3.0]] * 5 + [[1.5, -1.5]])
-    knows = torch.tensor([[2.0, -2.0]] * 5 + [[-1.0, 1.0]])
-    rows, truth = {0: skewed, 1: skewed + 0.1, 2: knows}, [0, 0, 0, 0, 0, 1]
-    plain, balanced = Echo(), BalancedEcho()
-    versions = dict.fromkeys(rows, 0)
-    assert plain.ensemble(bank_of(plain, rows, versions), 0).argmax(-1).tolist() == [0] * 6
-    assert balanced.ensemble(bank_of(balanced, rows, versions), 0).argmax(-1).tolist() == truth
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
-
-
-def test_calibrated_finds_the_bias_that_meets_the_target() -> None:
-    """Of two classes and two predictions z = (d, 0) the bias of class 0 that makes both alike frequent is −(d₁ + d₂)/2,
-    as σ(x) + σ(−x) = 1."""
-    near_enough = calibrated(torch.tensor([[5.0, 0.0], [2.0, 0.0]]), torch.tensor([0.5, 0.5])).exp()
-    want = [sigmoid(1.5), sigmoid(-1.5)]
-    assert near_enough[:, 0].tolist() == pytest.approx(want, abs=0.01)
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), scale=st.floats(0.1, 8), classes=st.integers(2, 12))
-def test_calibrated_shifts_classes_as_wholes_until_each_is_as_frequent_as_wanted(
-    seed: int, scale: float, classes: int
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    z = scale * torch.randn(40 * classes, classes, generator=generator) + 5 * torch.rand(classes, generator=generator)
-    target = (1 + torch.rand(classes, generator=generator)).div_(1.5 * classes)
-    target /= target.sum()
-    log_p = calibrated(z, target)
-    torch.testing.assert_close(log_p.exp().mean(0), target, rtol=0.02, atol=0)
-    shift = log_p - z.log_softmax(-1)  # but for what each row loses or wins as a whole, the same for all
-    torch.testing.assert_close((shift - shift[:, :1]).std(0), torch.zeros(classes), rtol=0, atol=1e-4)
-
-
-def test_calibrated_bears_a_class_that_nobody_expects_at_all() -> None:
-    z = torch.tensor([[0.0, -800.0], [0.0, -1000.0]])
-    assert bool(calibrated(z, torch.tensor([0.5, 0.5])).exp().isfinite().all())
-
-
-class Says:
-    """A compute whose model predicts these logits."""
-
-    def __init__(self, logits: torch.Tensor) -> None:
-        self.logits, self.classes = logits, logits.shape[-1]
-
-    def predict(self, model: Model) -> torch.Tensor:
-        return self.logits
-
-
-@pytest.mark.parametrize("own", [0.0, 0.25, 1.0])
-def test_a_calibrated_echo_averages_the_bank_and_the_server_both_calibrated(own: float) -> None:
-    echo, model = CalibratedEcho(own=own, target="uniform"), Model(torch.zeros(1), torch.zeros(0), 3)
-    rows = {0: torch.tensor([[6.0, 0.0], [2.0, 0.0]]), 4: torch.tensor([[2.0, 0.0], [0.0, 0.0]])}  # mean 4 and 1
-    server = torch.tensor([[-3.0, 0.0], [-4.0, 0.0]])
-    p = echo.teacher(bank_of(echo, rows), model, Says(server))  # type: ignore[arg-type]
-    difference = (1 - own) * 1.5 + own * 0.5  # 4 − 2.5 and −3 + 3.5
-    assert p[:, 0].tolist() == pytest.approx([sigmoid(difference), sigmoid(-difference)], abs=0.01)
-
-
-def test_a_calibrated_echo_can_aim_at_what_all_teachers_expect_together() -> None:
-    echo = CalibratedEcho(own=0.0, target="mean")
-    rows = {0: torch.tensor([[3.0, 0.0], [3.0, 0.0]]), 4: torch.tensor([[1.0, 0.0], [-1.0, 0.0]])}
-    expected = (sigmoid(3.0) + 0.5) / 2
-    p = echo.teacher(bank_of(echo, rows), Model(torch.zeros(1), torch.zeros(0), 3), Says(torch.zeros(2, 2)))  # type: ignore[arg-type]
-    assert float(p[:, 0].mean()) == pytest.approx(expected, abs=0.01)
-    bank = echo.put(bank_of(echo, rows), 0, rows[4], 5)  # who said more left
-    assert echo.wanted(bank, 2).tolist() == pytest.approx([0.5, 0.5])
-
-
-def test_by_default_a_class_that_few_expect_is_raised_to_an_even_share() -> None:
-    echo = CalibratedEcho(own=0.0)
-    rows = {0: torch.tensor([[3.0, 0.0], [3.0, 0.0]]), 4: torch.tensor([[1.0, 0.0], [-1.0, 0.0]])}
-    expected = (sigmoid(3.0) + 0.5) / 2
-    p = echo.teacher(bank_of(echo, rows), Model(torch.zeros(1), torch.zeros(0), 3), Says(torch.zeros(2, 2)))  # type: ignore[arg-type]
-    assert float(p[:, 0].mean()) == pytest.approx(expected / (expected + 0.5), abs=0.01)
-
-
-def test_a_calibrated_echo_does_not_pack_its_rows_and_says_so() -> None:
-    tables = {"stages": [{"name": "calibrated_echo", "top_k": 4}]}
-    with pytest.raises(ConfigError, match=r"stages\.top_k is 4.*balanced_echo"):
-        Config.from_dict(tables)
-
-
-def test_a_client_that_reports_again_replaces_its_row() -> None:
-    echo = Echo()
-    bank = echo.put(bank_of(echo, TENSORS), 3, torch.tensor([[0.0, 0.0, 9.0]]), 5)
-    assert list(bank.rows) == [1, 7, 3], "least recently heard first"
-    assert bank.versions == {1: 0, 7: 0, 3: 5}
-    want = softmax(weighted([1, 1, 1], [ROWS[1][0], ROWS[7][0], [0, 0, 9]]))
-    assert echo.ensemble(bank, 6)[0].tolist() == pytest.approx(want, rel=1e-5)
-
-
-def test_the_row_remembers_the_version_its_model_started_from() -> None:
-    bank = Echo().on_update(Bank(), change(vec(1, 1), client=4, version=9, staleness=7), torch.zeros(2, 3))
-    assert bank.versions == {4: 2}
-
-
-# ----------------------------------------------------------------------------------------------------------------- bank
-
-
-@settings(max_examples=30)
-@given(
-    teachers=st.sampled_from(["uniform", "certainty", "staleness"]),
-    average=st.sampled_from(["logits", "probabilities"]),
-    row_dtype=st.sampled_from(["float32", "float16"]),
-    max_rows=st.sampled_from([None, 1, 3]),
-    temperature=st.sampled_from([1.0, 3.0]),
-    scale=st.sampled_from([0.1, 5.0, 60.0]),
-    seed=st.integers(0, 10**6),
-)
-def test_the_incremental_mean_stays_the_mean_of_the_rows(scale: float, seed: int, **options: Any) -> None:
-    echo, generator = Echo(**options), torch.Generator().manual_seed(seed)
-    bank, heard = echo.init(9), []
-    for step in range(200):
-        client = int(torch.randint(9, (), generator=generator))
-        if client in bank.rows and step % 5 == 0:
-            bank = echo.evict(bank, client)
-            heard.remove(client)
-        else:
-            row = scale * torch.randn(4, 3, generator=generator)
-            bank = echo.put(bank, client, row, step)
-            heard = [*(i for i in heard if i != client), client][-(options["max_rows"] or 9) :]
-            assert torch.equal(bank.rows[client], row.to(getattr(torch, echo.row_dtype)))
-    assert list(bank.rows) == list(bank.versions) == heard
-    if heard:  # the same rows, put into an empty bank
-        afresh = bank_of(replace(echo, max_rows=None), bank.rows, bank.versions)
-        torch.testing.assert_close(echo.ensemble(bank, 200), echo.ensemble(afresh, 200), rtol=1e-5, atol=1e-7)
-        assert torch.isfinite(echo.loss(echo.ensemble(bank, 200))(torch.zeros(4, 3), torch.arange(4)))
-
-
-def test_a_full_bank_lets_the_least_recently_heard_client_go() -> None:
-    echo, rows = Echo(max_rows=2), {i: torch.full((1, 3), float(i)) for i in range(4)}
-    bank = bank_of(echo, {0: rows[0], 1: rows[1]})
-    bank = echo.put(bank, 0, rows[3], 1)  # client 0 is heard again, so that client 1 is now the oldest
-    bank = echo.put(bank, 2, rows[2], 2)
-    assert list(bank.rows) == [0, 2]
-    assert torch.equal(bank.rows[0], rows[3])
-
-
-def test_probabilities_that_nobody_gives_any_more_never_make_the_teacher_negative() -> None:
-    echo = Echo(average="probabilities")
-    quiet = torch.tensor([[60.0, 0.0]], dtype=torch.float32)  # the second class: 1e-26
-    noisy = [torch.tensor([[a, b]]) for a, b in ((0.0, 2.3), (1.7, 0.0), (0.4, 0.1), (0.3, 0.9), (2.0, 0.3))]
-    worst = 0.0
-    for order in range(5):
-        bank = echo.put(echo.init(9), 0, quiet, 0)
-        for i in range(5):
-            bank = echo.put(bank, 1 + (i + order) % 5, noisy[(i * 2 + order) % 5], 0)
-        for i in range(5):
-            bank = echo.evict(bank, 1 + i)
-        assert bank.total is not None
-        worst = min(worst, float(bank.total.min()))
-        p = echo.ensemble(bank, 1)
-        assert bool((p >= 0).all())
-        assert math.isfinite(float(echo.loss(p)(torch.zeros(1, 2), torch.tensor([0]))))
-    assert worst < 0, "the case has a sum that rounding left below zero"
-
-
-def test_logits_beyond_half_precision_leave_no_infinity_in_the_bank() -> None:
-    echo = Echo(row_dtype="float16")
-    bank = bank_of(echo, {0: torch.tensor([[1e6, -1e6]]), 1: torch.tensor([[1.0, 2.0]])})
-    bank = echo.put(bank, 0, torch.tensor([[3.0, 1.0]]), 1)
-    assert echo.ensemble(bank, 2)[0].tolist() == pytest.approx(softmax([2.0, 1.5]), rel=1e-4)
-
-
 # ------------------------------------------------------------------------------------------------- in the server's hand
 
 
 class Recording(Quadratics):
-    """Real quadratics that note what they were asked to distil."""
+    """Real quadratics that record what they distil."""
 
-    asked: list[tuple[int, Distillation]]
+    distillations: list[tuple[int, Distillation]]
 
     def distill(
         self, model: Model, loss: Loss, how: Distillation, key: Key, inputs: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, float]:
-        self.asked = [*getattr(self, "asked", []), (model.version, how)]
+        self.distillations = [*getattr(self, "distillations", []), (model.version, how)]
         return super().distill(model, loss, how, key, inputs)
 
 
@@ -398,8 +185,8 @@ def distilled_after(algorithm: Algorithm, every: int, updates: int) -> list[int]
     stages = [Echo(every=every, steps=1, clip=0.5, optimizer="adam")]
     server = make_server(algorithm, people, compute, Stop(updates=updates), ServerConfig(concurrency=3), stages)
     drive(server, transport_for(server, people, compute), Log())
-    assert all(how == Distillation(1, 50, 0.05, 0.5, "adam") for _, how in compute.asked)
-    return [version for version, _ in compute.asked]
+    assert all(how == Distillation(1, 50, 0.05, 0.5, "adam") for _, how in compute.distillations)
+    return [version for version, _ in compute.distillations]
 
 
 def test_a_stage_on_a_rule_that_steps_at_every_arrival_runs_every_so_many_updates() -> None:
@@ -438,11 +225,11 @@ def test_distilling_moves_a_real_student_to_the_teacher(optimizer: Any) -> None:
     everything = torch.arange(30)
     before = float(echo.loss(p)(student.predict(model), everything))
     untouched = model.weights.clone()
-    weights, _, told = echo.after_aggregate(bank, model, student, Key(5))
+    weights, _, recorded = echo.after_aggregate(bank, model, student, Key(5))
     after = float(echo.loss(p)(student.predict(replace(model, weights=weights)), everything))
     assert after < 0.2 * before
-    assert told["rows"] == 1
-    assert told["uncertainty"] == pytest.approx(float(uncertainty(p).mean()))
+    assert recorded["rows"] == 1
+    assert recorded["uncertainty"] == pytest.approx(float(CLASSES.uncertainty(p).mean()))
     assert torch.equal(model.weights, untouched)
 
 
@@ -475,11 +262,11 @@ def test_batches_go_through_all_of_u_before_any_example_comes_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("passes", "batch_size", "wanted"),
+    ("max_passes", "batch_size", "wanted"),
     [(0.0, 10, 6), (0.5, 10, 2), (1.0, 10, 3), (9.0, 10, 6), (0.01, 10, 1), (0.5, 4, 4)],
 )
 def test_no_more_steps_than_so_many_passes_over_u_take_but_at_least_one(
-    passes: float, batch_size: int, wanted: int
+    max_passes: float, batch_size: int, wanted: int
 ) -> None:
     seen: list[int] = []
 
@@ -488,6 +275,6 @@ def test_no_more_steps_than_so_many_passes_over_u_take_but_at_least_one(
         return logits.sum() * 0.0 + 1.0
 
     one = learner()  # 30 unlabeled inputs
-    _, mean = one.distill(one.initial(), loss, Distillation(6, batch_size, 0.0, 0.0, passes=passes), Key(1))
+    _, mean = one.distill(one.initial(), loss, Distillation(6, batch_size, 0.0, 0.0, max_passes=max_passes), Key(1))
     assert len(seen) == wanted
     assert mean == pytest.approx(1.0), "the mean is over the steps that were taken"

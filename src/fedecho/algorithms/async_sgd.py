@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from ..core.messages import View
-from .base import Algorithm, ClientUpdate, Step
+from .base import DEFAULT_CONCURRENCY, Algorithm, ClientUpdate, RunShape, Step
 
 CITATION = (
     "@inproceedings{koloskova2022sharper, title={Sharper Convergence Guarantees for Asynchronous SGD for "
@@ -22,19 +23,18 @@ class AsyncSGD(Algorithm):
     r"""Plain asynchronous SGD: x ← x + η·Δ_i at every arrival, however late.
 
     Koloskova, Stich, Jaggi, *Sharper Convergence Guarantees for Asynchronous SGD for Distributed and Federated
-    Learning*, NeurIPS 2022 (arXiv 2206.08307), with a constant step; the rule under FedRevive. The paper's workers send
-    one gradient; here Δ_i, the change of the client's local training, takes the place of −η_l·gradient.
-
-    Buffers are those of the arriving client.
+    Learning*, NeurIPS 2022, Algorithm 1 with a constant step; https://arxiv.org/abs/2206.08307. FedRevive builds on
+    it. The paper's workers send one gradient; here Δ_i, the change of the client's local training, takes the place of
+    −η_l·gradient. Batch-norm statistics are those of the arriving client.
 
     Attributes:
-        lr: η, the server step; 0.1 as under FedRevive (arXiv 2511.00655).
+        lr: η > 0, the server step; 0.1 as in FedRevive (arXiv 2511.00655).
     """
 
     name = "async_sgd"
     citation = CITATION
     grid: ClassVar[dict[str, tuple[float, ...]]] = {"lr": (0.02, 0.05, 0.1, 0.2)}
-    lr: float = 0.1
+    lr: Annotated[float, Gt(0)] = 0.1
 
     def step_size(self, tau: int) -> float:
         """η_t for an update of staleness τ."""
@@ -66,12 +66,16 @@ class DelayAdaptiveASGD(AsyncSGD):
     unknown smoothness L; with η = 1/(4Lτ_C) that is the form used here.
 
     Attributes:
-        lr: η, the server step, tuned in the paper; 0.1 is ours.
-        concurrency: τ_C, the paper's concurrency: the number of jobs in flight; by default the server's.
+        lr: η > 0, the server step; tuned in the paper, 0.1 is ours.
+        concurrency: τ_C ≥ 1, the jobs in flight; the server's unless set.
     """
 
     name = "da_asgd"
-    concurrency: int = 25
+    concurrency: Annotated[int, Ge(1)] | None = None
+
+    def for_run(self, shape: RunShape) -> Algorithm:
+        return self if self.concurrency is not None else replace(self, concurrency=shape.concurrency)
 
     def step_size(self, tau: int) -> float:
-        return self.lr * self.concurrency / tau if tau > self.concurrency else self.lr
+        tau_c = DEFAULT_CONCURRENCY if self.concurrency is None else self.concurrency
+        return self.lr * tau_c / tau if tau > tau_c else self.lr

@@ -1,11 +1,12 @@
-"""AsyncFedED: the step follows from distances."""
+"""AsyncFedED: staleness as a distance between models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
 from ..core.messages import View
@@ -19,14 +20,13 @@ class AsyncFedED(Algorithm):
     γ = ‖x_t − x_{t−τ}‖/‖Δ_i‖ is the staleness, measured as a distance instead of a count.
 
     Wang, Yang, He, Shi, Chen, *AsyncFedED: Asynchronous Federated Learning with Euclidean Distance based Adaptive
-    Weight Aggregation*, arXiv 2205.13797 (2022); the formula was checked against a re-implementation. The paper
-    also adapts every client's number of local steps K to its γ; that is left out: K is fixed.
-
-    Buffers are those of the arriving client.
+    Weight Aggregation*, 2022; https://arxiv.org/abs/2205.13797. The formula was checked against a re-implementation.
+    Left out: the paper also adapts every client's number of local steps K to its γ; here K is fixed. Batch-norm
+    statistics are those of the arriving client.
 
     Attributes:
-        lr: λ, the server step, tuned per task in the paper; 0.2 is ours.
-        eps: ε. The step of a fresh update (γ = 0) is λ/ε, so it is of order 1, not a guard against rounding; 1 is ours.
+        lr: λ > 0, the server step; tuned per task in the paper, 0.2 is ours.
+        eps: ε > 0. The step of a fresh update (γ = 0) is λ/ε, so ε is of order 1, no guard against rounding; 1 is ours.
     """
 
     name = "asyncfeded"
@@ -36,8 +36,8 @@ class AsyncFedED(Algorithm):
         "Jiming}, journal={arXiv:2205.13797}, year={2022}}"
     )
     grid: ClassVar[dict[str, tuple[float, ...]]] = {"lr": (0.05, 0.1, 0.2, 0.5)}
-    lr: float = 0.2
-    eps: float = 1.0
+    lr: Annotated[float, Gt(0)] = 0.2
+    eps: Annotated[float, Gt(0)] = 1.0
 
     def step_size(self, update: ClientUpdate) -> float:
         """λ/(γ + ε); 0 for a change of length 0, whose γ is infinite."""

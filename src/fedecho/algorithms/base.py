@@ -11,8 +11,8 @@ A whole rule, the average of whatever two clients send:
 ...     name = "pairs"
 ...     def init(self, weights, clients):
 ...         return Buffer(torch.zeros_like(weights))
-...     def receive(self, state, change):
-...         return replace(state, total=state.total + change.delta, count=state.count + 1)
+...     def receive(self, state, update):
+...         return replace(state, total=state.total + update.delta, count=state.count + 1)
 ...     def ready(self, state, view):
 ...         return state.count == 2
 ...     def aggregate(self, state, weights, scale):
@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -70,10 +70,10 @@ class ClientUpdate:
     def alignment(self) -> float:
         """cos(x_t − x_{t−τ}, Δ_i) in [−1, 1]: does the change go where the model went meanwhile? 1 where the model has
         not moved, 0 for a change of length 0."""
-        moved = self.current - self.start
-        if not bool(moved.any()):
+        model_change = self.current - self.start
+        if not bool(model_change.any()):
             return 1.0
-        return float(torch.cosine_similarity(moved, self.delta, dim=0))
+        return float(torch.cosine_similarity(model_change, self.delta, dim=0))
 
 
 class ClientRule(Protocol):
@@ -86,6 +86,32 @@ class ClientRule(Protocol):
     def report(self, start: Tensor, weights: Tensor, steps: int, lr: float, extra: Extra) -> Extra:
         """What goes back to the server beside the model."""
         ...
+
+
+DEFAULT_BUFFER_SIZE = 5
+"""M, updates per aggregation, of the server and of every rule that is not given its own."""
+
+DEFAULT_CONCURRENCY = 25
+"""M_c, jobs in flight, of the server and of every rule that is not given its own."""
+
+
+@dataclass(frozen=True)
+class RunShape:
+    """What a rule may know of the run that it is used in.
+
+    Attributes:
+        clients: N.
+        concurrency: M_c, jobs in flight.
+        buffer_size: M of the server, for rules that are not given their own.
+        refill: when freed slots get new work, see `fedecho.server.settings.ServerConfig`.
+        live: a live federation, whose clients come and go: N is no bound there.
+    """
+
+    clients: int
+    concurrency: int
+    buffer_size: int
+    refill: Literal["immediate", "batch"] = "immediate"
+    live: bool = False
 
 
 class Algorithm(abc.ABC):
@@ -118,6 +144,24 @@ class Algorithm(abc.ABC):
     def aggregate(self, state: State, weights: Tensor, scale: float) -> tuple[Tensor, State]:
         """The next model from the current one, x_t [d]; `scale` is the server step schedule's factor."""
 
+    def for_run(self, shape: RunShape) -> Algorithm:
+        """The rule with those settings filled in that are None because the run decides them."""
+        return self
+
+    def check(self, shape: RunShape) -> list[str]:
+        """What does not go together in the rule's own settings or with the run, a line each with full names and a
+        remedy. Called on the result of `for_run`, when each setting is within its bounds."""
+        return []
+
+    def unused_settings(self) -> dict[str, str]:
+        """Settings without effect as the others are, each with the reason: {"b": "staleness is 'polynomial'"}."""
+        return {}
+
+    @property
+    def updates_per_step(self) -> int:
+        """How many updates are summed before a step of the model; 1 for rules that step at each arrival."""
+        return 1
+
     def select(self, state: State, view: View, key: Key) -> Sequence[int]:
         """Who works next, of `view.idle`. By default as many as there are slots, uniformly at random."""
         return sample(view.idle, view.slots, key)
@@ -131,7 +175,7 @@ class Algorithm(abc.ABC):
         return False
 
     def deadline_s(self, state: State, view: View) -> float | None:
-        """A time at which `ready` should be asked although nothing arrived."""
+        """A time of the clock, in seconds, at which `ready` is called although nothing arrived."""
         return None
 
     def cancelled(self, state: State, view: View) -> Iterable[int]:
@@ -158,6 +202,35 @@ class Algorithm(abc.ABC):
         return arrived
 
 
+class Buffered(Algorithm):
+    """The interface of a rule that aggregates after M updates: it has the setting `buffer_size`, its state `count`."""
+
+    buffer_size: int | None
+
+    @property
+    def M(self) -> int:
+        """The updates per aggregation."""
+        return DEFAULT_BUFFER_SIZE if self.buffer_size is None else self.buffer_size
+
+    @property
+    def updates_per_step(self) -> int:
+        return self.M
+
+    def ready(self, state: State, view: View) -> bool:
+        return bool(state.count >= self.M)
+
+    def for_run(self, shape: RunShape) -> Algorithm:
+        return self if self.buffer_size is not None else replace(self, buffer_size=shape.buffer_size)  # type: ignore[type-var]
+
+    def check(self, shape: RunShape) -> list[str]:
+        if shape.refill == "immediate" or shape.concurrency >= self.M:
+            return []
+        return [
+            f"algorithm.buffer_size ({self.M}) exceeds server.concurrency ({shape.concurrency}) with batch refill: no "
+            "aggregation could ever happen; lower one or raise the other"
+        ]
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """The state of a rule that sums changes until there are enough."""
@@ -176,14 +249,15 @@ class Step:
 def sample(pool: Sequence[int], k: int, key: Key) -> list[int]:
     """`k` of `pool` (all of it when it holds fewer), uniformly at random without replacement, in O(k)."""
     n = len(pool)
-    moved: dict[int, int] = {}  # a Fisher-Yates shuffle that touches only the first k places
+    swapped: dict[int, int] = {}  # a Fisher-Yates shuffle that touches only the first k places
     chosen = []
     for i in range(min(k, n)):
         j = i + key.below(n - i, i)
-        chosen.append(pool[moved.get(j, j)])
-        moved[j] = moved.get(i, i)
+        chosen.append(pool[swapped.get(j, j)])
+        swapped[j] = swapped.get(i, i)
     return chosen
 
 
 def zeros(weights: Tensor) -> Tensor:
+    """A vector of zeros, [d], for a state to begin with."""
     return torch.zeros_like(weights)

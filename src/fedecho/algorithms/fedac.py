@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
-from ..core.messages import Extra, View
-from .base import Algorithm, ClientUpdate, zeros
+from ..core.messages import Extra
+from .base import Buffered, ClientUpdate, zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Controlled:
 
 
 @dataclass(frozen=True)
-class FedAC(Algorithm):
+class FedAC(Buffered):
     r"""Buffered changes weighted by where the model went, an adaptive step, and clients that correct their drift.
 
     w_i ∝ max(cos(x_t − x_{t−τ}, Δ_i), 0.1), Σ w_i = 1, with cos := 1 where the model has not moved; Δ = Σ w_i·Δ_i;
@@ -49,18 +50,19 @@ class FedAC(Algorithm):
     Clients step by −η_l·(∇ − c_i + C); c_i' = (x_start − x_K)/(K·η_l) + c_i − C;  C ← C + (M/N)·Σ w_i·(c_i' − c_i).
 
     Zang et al., *Efficient Asynchronous Federated Learning with Prospective Momentum Aggregation and Fine-Grained
-    Correction*, AAAI 2024 (not on arXiv), as a re-implementation has it but for two things: the factor M/N, with which
-    C stays the mean of the c_i as in SCAFFOLD (there it is 1 and C grows with N/M), and that the correction enters
-    every local step, not once at the end. c_i' is the clients' mean gradient if they do plain SGD: no momentum or clip.
+    Correction*, AAAI 2024; https://doi.org/10.1609/aaai.v38i15.29603. As in a re-implementation but for two things:
+    the factor M/N, with which C stays the mean of the c_i as in SCAFFOLD (there it is 1 and C grows with N/M), and that
+    the correction enters every local step, not once at the end. c_i' is the clients' mean gradient if they do plain
+    SGD: no momentum, no clipping.
 
     Keeps N·d numbers on the server, which holds the c_i for the clients. Buffers are never touched by the moments.
 
     Attributes:
-        buffer_size: M, updates per aggregation; 5 in the re-implementation.
-        lr: η, the server step; 1e-3 in the re-implementation.
-        beta1: β₁, 0.6 in the re-implementation.
-        beta2: β₂, 0.9 in the re-implementation.
-        eps: ε, 1e-8 in the re-implementation.
+        buffer_size: M ≥ 1, updates per aggregation; the server's unless set (5 in the re-implementation).
+        lr: η > 0, the server step; 1e-3 in the re-implementation.
+        beta1: β₁ in [0, 1), the decay of m; 0.6 in the re-implementation.
+        beta2: β₂ in [0, 1), the decay of v; 0.9 in the re-implementation.
+        eps: ε > 0; 1e-8 in the re-implementation.
     """
 
     name = "fedac"
@@ -72,11 +74,11 @@ class FedAC(Algorithm):
     grid: ClassVar[dict[str, tuple[float, ...]]] = {"lr": (0.0003, 0.001, 0.003, 0.01)}
     client_rule = Control()
     reports = ("c_i",)
-    buffer_size: int = 5
-    lr: float = 1e-3
-    beta1: float = 0.6
-    beta2: float = 0.9
-    eps: float = 1e-8
+    buffer_size: Annotated[int, Ge(1)] | None = None
+    lr: Annotated[float, Gt(0)] = 1e-3
+    beta1: Annotated[float, Interval(ge=0, lt=1)] = 0.6
+    beta2: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+    eps: Annotated[float, Gt(0)] = 1e-8
 
     def init(self, weights: Tensor, clients: int) -> Controlled:
         zero = zeros(weights)
@@ -102,9 +104,6 @@ class FedAC(Algorithm):
             weight=state.weight + w,
             count=state.count + 1,
         )
-
-    def ready(self, state: Controlled, view: View) -> bool:
-        return state.count >= self.buffer_size
 
     def aggregate(self, state: Controlled, weights: Tensor, scale: float) -> tuple[Tensor, Controlled]:
         b1, b2, delta = self.beta1, self.beta2, state.total / state.weight

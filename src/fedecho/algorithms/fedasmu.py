@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from ..core.messages import View
@@ -27,19 +28,18 @@ class FedASMU(Algorithm):
     ξ = λ/(√t·(τ + 1)^σ) + ι, where t counts versions from 1.
 
     Liu et al., *FedASMU: Efficient Asynchronous Federated Learning with Dynamic Staleness-aware Model Update*, AAAI
-    2024 (arXiv 2312.05770), equations (1) and (2) as two re-implementations have them. This is its server rule with
-    fixed coefficients. Left out: the paper learns λ, σ and ι online for every client, and clients mix the fresh global
-    model in while they train.
-
-    Buffers are mixed by the same factor.
+    2024, equations (1) and (2) as two re-implementations have them; https://arxiv.org/abs/2312.05770. This is its
+    server rule with fixed coefficients. Left out: the paper learns λ, σ and ι online for every client, and clients mix
+    the fresh global model in while they train. Batch-norm statistics are mixed by the same factor.
 
     Attributes:
-        mu_alpha: μ_α, how strongly models are mixed in; 1 in the re-implementations.
-        lam: λ, the part of ξ that falls with time; 1 in the re-implementations, where it is only the initial value.
-        sigma: σ, the exponent of staleness; 0.5 in one re-implementation and 1 in another (initial values).
-        iota: ι, the part of ξ that stays. 0 in the re-implementations, from where it is learned; fixed at 0 the model
-            would freeze (α is at most .025 at t = 1500), so 0.1 is ours.
-        max_staleness: updates with a larger τ are refused; None accepts all. The paper's limit is on τ + 1.
+        mu_alpha: μ_α > 0, how strongly models are mixed in; 1 in the re-implementations.
+        lam: λ ≥ 0, the part of ξ that falls with time; 1 in the re-implementations, where it is the initial value only.
+        sigma: σ ≥ 0, the exponent of staleness; 0.5 in one re-implementation and 1 in another (initial values).
+        iota: ι ≥ 0, the part of ξ that stays. The re-implementations learn it from 0; fixed at 0 the model would freeze
+            (α is at most .025 at t = 1500), so 0.1 is ours.
+        max_staleness: τ ≥ 0 in versions above which updates are refused; None accepts all. The paper's limit is on
+            τ + 1.
     """
 
     name = "fedasmu"
@@ -49,11 +49,11 @@ class FedASMU(Algorithm):
         "Jiaxiang and Zhou, Yang and Dai, Huaiyu and Dou, Dejing}, booktitle={AAAI}, year={2024}}"
     )
     grid: ClassVar[dict[str, tuple[float, ...]]] = {"mu_alpha": (0.5, 1.0, 3.0, 10.0)}
-    mu_alpha: float = 1.0
-    lam: float = 1.0
-    sigma: float = 0.5
-    iota: float = 0.1
-    max_staleness: int | None = None
+    mu_alpha: Annotated[float, Gt(0)] = 1.0
+    lam: Annotated[float, Ge(0)] = 1.0
+    sigma: Annotated[float, Ge(0)] = 0.5
+    iota: Annotated[float, Ge(0)] = 0.1
+    max_staleness: Annotated[int, Ge(0)] | None = None
 
     def alpha(self, t: int, tau: int) -> float:
         """α of an update of staleness τ in the round t, counted from 1."""

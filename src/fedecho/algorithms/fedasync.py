@@ -1,15 +1,16 @@
-"""FedAsync."""
+"""FedAsync: every model is mixed in as it arrives."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
 
+from annotated_types import Ge, Interval
 from torch import Tensor
 
 from ..core.messages import Extra, View
-from .base import Algorithm, ClientUpdate
+from .base import Algorithm, ClientUpdate, RunShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Proximal:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
+    """The client's model that is to be mixed in, and its staleness."""
+
     weights: Tensor | None = None
     staleness: int = 0
 
@@ -35,15 +38,16 @@ class Arrival:
 class FedAsync(Algorithm):
     r"""Mix every model in as it arrives: x ← (1 − α_t)·x + α_t·x_i with α_t = α·s(τ).
 
-    Xie, Koyejo, Gupta, *Asynchronous Federated Optimization*, arXiv 1903.03934 (2019), Algorithm 1 and §5.2.
+    Xie, Koyejo, Gupta, *Asynchronous Federated Optimization*, 2019, Algorithm 1 and §5.2;
+    https://arxiv.org/abs/1903.03934. Batch-norm statistics are mixed by the same factor.
 
     Attributes:
-        mixing: α, the mixing factor of a fresh model, in (0, 1]; the paper's default is 0.6. Always mixed from this
+        mixing: α in (0, 1], the mixing factor of a fresh model; 0.6 in the paper. α_t is always computed from this
             constant: it never compounds from arrival to arrival.
         staleness: s(τ): "constant" 1; "polynomial" (1 + τ)^−a; "hinge" 1 if τ ≤ b else 1/(a·(τ − b) + 1).
-        a: a of s; the paper uses 0.5 for polynomial and 10 for hinge.
-        b: b of hinge; the paper uses 4.
-        mu: μ, the weight of the clients' proximal term; the paper uses 0.005.
+        a: a ≥ 0 of s; None is the paper's: 0.5 for polynomial, 10 for hinge.
+        b: b ≥ 0 of hinge, in versions; None is the paper's 4.
+        mu: μ ≥ 0, the weight of the clients' proximal term; 0.005 in the paper.
     """
 
     name = "fedasync"
@@ -52,11 +56,25 @@ class FedAsync(Algorithm):
         "Sanmi and Gupta, Indranil}, journal={arXiv:1903.03934}, year={2019}}"
     )
     grid: ClassVar[dict[str, tuple[float, ...]]] = {"mixing": (0.1, 0.3, 0.6, 0.9)}
-    mixing: float = 0.6
+    mixing: Annotated[float, Interval(gt=0, le=1)] = 0.6
     staleness: Literal["constant", "polynomial", "hinge"] = "polynomial"
-    a: float = 0.5
-    b: float = 4.0
-    mu: float = 0.005
+    a: Annotated[float, Ge(0)] | None = None
+    b: Annotated[float, Ge(0)] | None = None
+    mu: Annotated[float, Ge(0)] = 0.005
+
+    @property
+    def a_b(self) -> tuple[float, float]:
+        """a and b of s(τ): as set, else the paper's."""
+        a = 10.0 if self.staleness == "hinge" else 0.5
+        return a if self.a is None else self.a, 4.0 if self.b is None else self.b
+
+    def for_run(self, shape: RunShape) -> FedAsync:
+        (a, b), unused = self.a_b, self.unused_settings()
+        return replace(self, a=self.a if "a" in unused else a, b=self.b if "b" in unused else b)
+
+    def unused_settings(self) -> dict[str, str]:
+        unused = {"constant": ["a", "b"], "polynomial": ["b"]}.get(self.staleness, [])
+        return dict.fromkeys(unused, f"algorithm.staleness is {self.staleness!r}")
 
     @property
     def client_rule(self) -> Proximal | None:  # type: ignore[override]
@@ -64,10 +82,11 @@ class FedAsync(Algorithm):
 
     def alpha(self, tau: int) -> float:
         """α_t for an update of staleness τ."""
+        a, b = self.a_b
         if self.staleness == "polynomial":
-            return self.mixing * math.pow(1.0 + tau, -self.a)
+            return self.mixing * math.pow(1.0 + tau, -a)
         if self.staleness == "hinge":
-            return self.mixing if tau <= self.b else self.mixing / (self.a * (tau - self.b) + 1.0)
+            return self.mixing if tau <= b else self.mixing / (a * (tau - b) + 1.0)
         return self.mixing
 
     @property

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from ..core.keys import Key
 from ..core.messages import View
-from .base import Algorithm, ClientUpdate, sample, zeros
+from .base import DEFAULT_CONCURRENCY, Algorithm, ClientUpdate, RunShape, sample, zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +27,19 @@ class Cohort:
 
 @dataclass(frozen=True)
 class FedAvg(Algorithm):
-    r"""The synchronous reference: x ← x + η·Σ_i (n_i/n)·Δ_i over a cohort that everybody waits for.
+    r"""The synchronous reference: x ← x + η·Σ_i (n_i/n)·Δ_i over a cohort of m clients, with n = Σ_i n_i.
 
-    McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data*, AISTATS
-    2017 (arXiv 1602.05629), Algorithm 1. Over-selection and deadline: Bonawitz et al., MLSys 2019 (arXiv 1902.01046).
+    McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data*, AISTATS 2017,
+    Algorithm 1; https://arxiv.org/abs/1602.05629. Over-selection and deadline: Bonawitz et al., *Towards Federated
+    Learning at Scale*, MLSys 2019; https://arxiv.org/abs/1902.01046.
 
     Attributes:
-        cohort: clients whose updates are averaged in a round; at most the server's concurrency is asked at once.
-        lr: η, the server step; the paper's is 1.
-        over_selection: fraction of the cohort asked in addition; a round ends with the first `cohort` answers and the
-            others are told to stop. Bonawitz et al. used 0.3.
-        round_deadline_s: a round also ends this long after it began, with whoever has answered by then; with nobody, at
-            the first answer. 0: no deadline.
+        cohort: m ≥ 1, clients whose updates are averaged in a round; the server's concurrency unless set.
+        lr: η > 0, the server step; the paper has none, which is 1.
+        over_selection: ≥ 0, the fraction of the cohort that is selected in addition; a round ends with the first m
+            answers, and the other clients' tasks are cancelled. 0.3 in Bonawitz et al.; 0 is the paper's.
+        round_deadline_s: ≥ 0, seconds after which a round ends with the clients that have answered by then, or at the
+            first answer where none has; 0 is no deadline, as in the paper.
     """
 
     name = "fedavg"
@@ -47,10 +49,27 @@ class FedAvg(Algorithm):
         'y Arcas, Blaise Ag{\\"u}era}, booktitle={AISTATS}, year={2017}}'
     )
     grid: ClassVar[dict[str, tuple[float, ...]]] = {"lr": (0.25, 0.5, 1.0, 1.5)}
-    cohort: int = 10
-    lr: float = 1.0
-    over_selection: float = 0.0
-    round_deadline_s: float = 0.0
+    cohort: Annotated[int, Ge(1)] | None = None
+    lr: Annotated[float, Gt(0)] = 1.0
+    over_selection: Annotated[float, Ge(0)] = 0.0
+    round_deadline_s: Annotated[float, Ge(0)] = 0.0
+
+    @property
+    def m(self) -> int:
+        """The clients of a round."""
+        return DEFAULT_CONCURRENCY if self.cohort is None else self.cohort
+
+    def for_run(self, shape: RunShape) -> FedAvg:
+        return self if self.cohort is not None else replace(self, cohort=shape.concurrency)
+
+    def check(self, shape: RunShape) -> list[str]:
+        selected = math.ceil(self.m * (1.0 + self.over_selection))
+        if selected <= shape.concurrency:
+            return []
+        return [
+            f"algorithm.cohort ({self.m}) with over-selection asks {selected} clients, more than server.concurrency "
+            f"({shape.concurrency}); lower one or raise the other"
+        ]
 
     def init(self, weights: Tensor, clients: int) -> Cohort:
         return Cohort(zeros(weights))
@@ -62,7 +81,7 @@ class FedAvg(Algorithm):
     def select(self, state: Cohort, view: View, key: Key) -> Sequence[int]:
         beginning = not view.in_flight and not state.answered
         extra = 1.0 + self.over_selection if beginning else 1.0  # later only those that were lost are replaced
-        missing = math.ceil(self.cohort * extra) - len(state.answered) - len(view.in_flight)
+        missing = math.ceil(self.m * extra) - len(state.answered) - len(view.in_flight)
         return sample(self._free(state, view), min(missing, view.slots), key)
 
     def receive(self, state: Cohort, update: ClientUpdate) -> Cohort:
@@ -78,7 +97,7 @@ class FedAvg(Algorithm):
             return False
         deadline = self.deadline_s(state, view)
         nobody_left = not view.in_flight and not self._free(state, view)
-        return len(state.answered) >= self.cohort or nobody_left or (deadline is not None and view.now_s >= deadline)
+        return len(state.answered) >= self.m or nobody_left or (deadline is not None and view.now_s >= deadline)
 
     def deadline_s(self, state: Cohort, view: View) -> float | None:
         asked = [task.issued_at_s for task in view.in_flight.values()]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
-from ..core.messages import View
-from .base import Algorithm, ClientUpdate, zeros
+from .base import Buffered, ClientUpdate, zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +21,18 @@ class Filling:
 
 
 @dataclass(frozen=True)
-class FedBuff(Algorithm):
+class FedBuff(Buffered):
     r"""Buffered aggregation: after every M-th arrival x ← x + η·(1/M)·Σ w(τ_i)·Δ_i.
 
-    Nguyen et al., *Federated Learning with Buffered Asynchronous Aggregation*, AISTATS 2022 (arXiv 2106.06639),
-    Algorithm 1; the staleness weight is its §3.2's.
+    Nguyen et al., *Federated Learning with Buffered Asynchronous Aggregation*, AISTATS 2022, Algorithm 1 and, for the
+    staleness weight, §3.2; https://arxiv.org/abs/2106.06639.
 
     Attributes:
-        buffer_size: M, updates per aggregation; 10 in the paper.
-        lr: η, the server step, tuned in the paper.
-        weighting: w(τ): "constant" 1, or "polynomial" 1/√(1 + τ).
-        momentum: β of v ← β·v + Δ̄, x ← x + η·v; 0 is the plain rule.
-        max_staleness: updates with a larger τ are refused; None accepts all.
+        buffer_size: M ≥ 1, updates per aggregation; the server's unless set (10 in the paper).
+        lr: η > 0, the server step; tuned in the paper, 1 is ours.
+        weighting: w(τ): "constant" 1 (the paper's Algorithm 1), or "polynomial" 1/√(1 + τ).
+        momentum: β in [0, 1) of v ← β·v + Δ̄, x ← x + η·v; 0 is the plain rule.
+        max_staleness: τ ≥ 0 in versions above which updates are refused; None accepts all, as the paper does.
     """
 
     name = "fedbuff"
@@ -42,11 +42,11 @@ class FedBuff(Algorithm):
         "Mani and Huba, Dzmitry}, booktitle={AISTATS}, year={2022}}"
     )
     grid: ClassVar[dict[str, tuple[float, ...]]] = {"lr": (0.1, 0.2, 0.5, 1.0)}
-    buffer_size: int = 10
-    lr: float = 1.0
+    buffer_size: Annotated[int, Ge(1)] | None = None
+    lr: Annotated[float, Gt(0)] = 1.0
     weighting: Literal["constant", "polynomial"] = "constant"
-    momentum: float = 0.0
-    max_staleness: int | None = None
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    max_staleness: Annotated[int, Ge(0)] | None = None
 
     @property
     def plain_sum(self) -> bool:
@@ -62,9 +62,6 @@ class FedBuff(Algorithm):
         w = (1.0 + update.staleness) ** -0.5 if self.weighting == "polynomial" else 1.0
         return Filling(state.total.add(update.delta, alpha=w), state.velocity, state.count + 1)
 
-    def ready(self, state: Filling, view: View) -> bool:
-        return state.count >= self.buffer_size
-
     def aggregate(self, state: Filling, weights: Tensor, scale: float) -> tuple[Tensor, Filling]:
-        velocity = self.momentum * state.velocity + state.total / self.buffer_size
+        velocity = self.momentum * state.velocity + state.total / self.M
         return weights + scale * self.lr * velocity, Filling(zeros(weights), velocity)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from ..core.messages import View
@@ -26,14 +27,13 @@ class FedFa(Algorithm):
     r"""A sliding window: at every arrival x ← (1/k)·Σ of the last k client models, once there are k.
 
     Xu, Zhang, Di, Liu, Alharthi, Cao, *FedFa: A Fully Asynchronous Training Paradigm for Federated Learning*, IJCAI
-    2024 (arXiv 2404.11015): the variant whose clients send models, checked against a re-implementation. FedFa-Delta,
-    whose clients send changes, is left out. The server keeps k models, k·d numbers, and has no step size: k takes its
-    place, since the newest model counts for 1/k. A schedule of the server step mixes, x ← x + s·(mean − x).
-
-    Buffers are averaged over the same window.
+    2024; https://arxiv.org/abs/2404.11015. This is the variant whose clients send models, checked against a
+    re-implementation. Left out: FedFa-Delta, whose clients send changes. The server keeps k models, k·d numbers, and
+    has no step size: k takes its place, since the newest model counts for 1/k. A schedule of the server step with
+    factor s mixes, x ← x + s·(mean − x). Batch-norm statistics are averaged over the same window.
 
     Attributes:
-        buffer_size: k, client models in the window; 5 is ours.
+        window: k ≥ 1, the client models that are averaged (k is not M: every arrival is a step); 5 is ours.
     """
 
     name = "fedfa"
@@ -42,22 +42,22 @@ class FedFa(Algorithm):
         "author={Xu, Haotian and Zhang, Zhaorui and Di, Sheng and Liu, Benben and Alharthi, Khalid Ayed and Cao, "
         "Jiannong}, booktitle={IJCAI}, year={2024}}"
     )
-    grid: ClassVar[dict[str, tuple[float, ...]]] = {"buffer_size": (3, 5, 10, 20)}
-    buffer_size: int = 5
+    grid: ClassVar[dict[str, tuple[float, ...]]] = {"window": (3, 5, 10, 20)}
+    window: Annotated[int, Ge(1)] = 5
 
     def init(self, weights: Tensor, clients: int) -> Queue:
         return Queue()
 
     def memory(self, clients: int) -> int:
-        return self.buffer_size
+        return self.window
 
     def receive(self, state: Queue, update: ClientUpdate) -> Queue:
-        keep = slice(-self.buffer_size, None)
+        keep = slice(-self.window, None)
         models, buffers = (*state.models, update.weights), (*state.buffers, update.buffers)
         return Queue(models[keep], buffers[keep], True)
 
     def ready(self, state: Queue, view: View) -> bool:
-        return state.fresh and len(state.models) == self.buffer_size
+        return state.fresh and len(state.models) == self.window
 
     def aggregate(self, state: Queue, weights: Tensor, scale: float) -> tuple[Tensor, Queue]:
         return weights.lerp(torch.stack(state.models).mean(0), scale), Queue(state.models, state.buffers)

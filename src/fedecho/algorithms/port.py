@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from annotated_types import Ge, Gt
 from torch import Tensor
 
-from ..core.messages import View
-from .base import Algorithm, ClientUpdate, zeros
+from .base import Buffered, ClientUpdate, zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +21,23 @@ class Weighted:
 
 
 @dataclass(frozen=True)
-class Port(Algorithm):
+class Port(Buffered):
     r"""Buffered aggregation weighted by staleness and interference: x ← x + η·Σ w_i·Δ_i / Σ w_i after M arrivals.
 
     w_i = n_i·(a·S/(S + τ_i) + b·(cos(x_t − x_{t−τ}, Δ_i) + 1)/2), with cos := 1 where the model has not moved since.
 
-    Su, Li, *How Asynchronous can Federated Learning Be?*, IWQoS 2022 (not on arXiv), as the same group's framework
-    Plato has it. That code compares a change with the model's last step and takes cos as 1 up to τ = 1; here it is
-    compared with all of the way since the version it started from, which is what its comments describe. Left out: past
-    the bound S the paper's server waits for a client and tells it to report at once, whatever it has done.
+    Su, Li, *How Asynchronous can Federated Learning Be?*, IEEE/ACM IWQoS 2022 (not on arXiv), as the same group's
+    framework Plato implements it (https://github.com/TL-System/plato). Plato compares a change with the model's last
+    step and takes cos as 1 up to τ = 1; here it is compared with the model's whole change since the version it started
+    from, which is what Plato's comments describe. Left out: beyond the bound S the paper's server waits for a client
+    and tells it to report at once, whatever it has done.
 
     Attributes:
-        buffer_size: M, updates per aggregation; 15 in Plato's CIFAR-10 configuration, 10 is ours.
-        lr: η, the server step. Plato has none: 1.
-        staleness_bound: S, versions; 10 in Plato.
-        staleness_weight: a; 3 in Plato's configuration.
-        similarity_weight: b; 1 in Plato's configuration.
+        buffer_size: M ≥ 1, updates per aggregation; the server's unless set (15 in Plato's CIFAR-10 configuration).
+        lr: η > 0, the server step; Plato has none, which is 1.
+        staleness_bound: S ≥ 1, in versions; 10 in Plato.
+        staleness_weight: a > 0; 3 in Plato's configuration.
+        similarity_weight: b ≥ 0; 1 in Plato's configuration.
     """
 
     name = "port"
@@ -45,11 +46,11 @@ class Port(Algorithm):
         "Baochun}, booktitle={IEEE/ACM IWQoS}, year={2022}}"
     )
     grid: ClassVar[dict[str, tuple[float, ...]]] = {"lr": (0.1, 0.2, 0.5, 1.0)}
-    buffer_size: int = 10
-    lr: float = 1.0
-    staleness_bound: int = 10
-    staleness_weight: float = 3.0
-    similarity_weight: float = 1.0
+    buffer_size: Annotated[int, Ge(1)] | None = None
+    lr: Annotated[float, Gt(0)] = 1.0
+    staleness_bound: Annotated[int, Ge(1)] = 10
+    staleness_weight: Annotated[float, Gt(0)] = 3.0
+    similarity_weight: Annotated[float, Ge(0)] = 1.0
 
     def weight(self, update: ClientUpdate) -> float:
         """w_i."""
@@ -63,9 +64,6 @@ class Port(Algorithm):
     def receive(self, state: Weighted, update: ClientUpdate) -> Weighted:
         w = self.weight(update)
         return Weighted(state.total + w * update.delta, state.weight + w, state.count + 1)
-
-    def ready(self, state: Weighted, view: View) -> bool:
-        return state.count >= self.buffer_size
 
     def aggregate(self, state: Weighted, weights: Tensor, scale: float) -> tuple[Tensor, Weighted]:
         return weights + (scale * self.lr / state.weight) * state.total, Weighted(zeros(weights))

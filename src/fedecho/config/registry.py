@@ -9,6 +9,7 @@ from ..core.errors import ConfigError
 from ..core.imports import import_object
 from ..core.plugins import shipped_classes
 from ..stages.base import Stage
+from .names import suggestion
 
 ALIASES = {
     "fedecho": "fedbuff+echo",
@@ -38,5 +39,7 @@ def find_class(name: str, known: dict[str, Any], what: str) -> Any:
     if ":" in name:
         return import_object(name, what)
     if name not in known:
-        raise ConfigError(f"{what} {name!r} is unknown; there are {', '.join(known)}, or give `module:Class`")
+        raise ConfigError(
+            f"{what} {name!r} is unknown{suggestion(name, known)}; there are {', '.join(known)}, or give `module:Class`"
+        )
     return known[name]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt
+
+from ..core.bounds import AllowInf
 from ..server.settings import Stop
 
 
@@ -28,13 +31,13 @@ class ExperimentConfig:
 
     name: str = "experiment"
     seed: int = 0
-    updates: int | None = None
-    versions: int | None = None
-    virtual_time_s: float | None = None
-    eval_every: int = 50
+    updates: Annotated[int, Ge(1)] | None = None
+    versions: Annotated[int, Ge(1)] | None = None
+    virtual_time_s: Annotated[float, Gt(0)] | None = None
+    eval_every: Annotated[int, Ge(1)] = 50
     evaluate: Literal["test", "validation"] = "test"
     device: str = "cpu"
-    continuations: int = 0
+    continuations: Annotated[int, Ge(0)] = 0
 
     @property
     def stop(self) -> Stop:
@@ -75,10 +78,18 @@ class ExecutorConfig:
     """
 
     name: str = "inline"
-    workers: int | None = None
-    threads: int = 1
+    workers: Annotated[int, Ge(1)] | None = None
+    threads: Annotated[int, Ge(1)] = 1
     address: str | None = None
-    batch: int = 16
+    batch: Annotated[int, Ge(1)] = 16
+
+    def unused_settings(self) -> dict[str, str]:
+        """Settings without effect, each with the reason."""
+        unused = {
+            "workers": self.name in ("inline", "vectorized"),
+            "batch": self.name not in ("vectorized", "auto"),
+        }
+        return {name: f"executor.name is {self.name!r}" for name, idle in unused.items() if idle}
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ class TransportConfig:
     """
 
     name: Literal["simulated", "flower"] = "simulated"
-    evaluate_every: int = 1
+    evaluate_every: Annotated[int, Ge(1)] = 1
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ class RecordsConfig:
             (`$TMPDIR`), which the system may push out of memory. Checkpoints hold them either way.
     """
 
-    checkpoint_every_s: float = 30.0
+    checkpoint_every_s: Annotated[float, Gt(0), AllowInf()] = 30.0
     tensorboard: bool = False
     keep: Literal["checkpoint", "all"] = "checkpoint"
     bank: Literal["memory", "mapped"] = "memory"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError
-from .conversion import suggestion
+from .names import RENAMED, suggestion
+from .parts import with_stages
 from .registry import ALIASES, algorithm_classes
 
 if sys.version_info >= (3, 11):
@@ -46,33 +47,39 @@ def resolve(tables: Mapping[str, Any], method: str | None = None, overrides: Seq
     if method is not None:
         if shapeless := faults + shape_faults(result):
             raise ConfigError(shapeless)
-        variants = result.get("variants", {})
-        variant = dict(variants.get(method, {}))
-        base = str(variant.pop("method", method))
-        rule, *stages = ALIASES.get(base, base).split("+")
-        if ":" not in rule and rule not in algorithm_classes():
-            there = [*algorithm_classes(), *ALIASES, *variants]
-            meant = suggestion(rule, there)
-            raise ConfigError(f"method {method!r} is unknown{meant}; there are {', '.join(there)}, and base+stage")
-        own = result.get("algorithm", {})
-        result["algorithm"] = dict(own) if own.get("name", "fedbuff") == rule else {}
-        result["algorithm"]["name"] = rule
-        given = result.get("stages", [])
-        by_name = {table.get("name"): table for table in ([given] if isinstance(given, Mapping) else given)}
-        result["stages"] = [{**by_name.get(stage, {}), "name": stage} for stage in stages]
-        for name, table in delays_as_name(variant).items():
-            if name == "stages" and isinstance(table, Mapping):
-                if len(stages) != 1:
-                    raise ConfigError(f"[variants.{method}.stages] needs a method with one stage, got {base!r}")
-                result["stages"] = [{**result["stages"][0], **table}]
-            elif isinstance(table, Mapping):
-                result[name] = _merge(result.get(name, {}), table)
-            else:
-                raise ConfigError(f"variants.{method}.{name} is {table!r}; a variant holds `method` and tables")
+        result = _with_method(with_stages(result, faults), method)
     _override(result, [override for override in overrides if override not in of_variants], faults)
     if faults:
         raise ConfigError(faults)
     return result
+
+
+def _with_method(tables: dict[str, Any], method: str) -> dict[str, Any]:
+    """The tables with the rule and the stages of the method, and with its variant's tables on top."""
+    variants = tables.get("variants", {})
+    variant = dict(variants.get(method, {}))
+    base = str(variant.pop("method", method))
+    rule, *stages = ALIASES.get(base, base).split("+")
+    if ":" not in rule and rule not in algorithm_classes():
+        known = [*algorithm_classes(), *ALIASES, *variants]
+        raise ConfigError(
+            f"method {method!r} is unknown{suggestion(rule, known)}; there are {', '.join(known)}, and base+stage"
+        )
+    own = tables.get("algorithm", {})
+    tables["algorithm"] = {**(own if own.get("name", "fedbuff") == rule else {}), "name": rule}
+    given = tables.get("stages", [])
+    by_name = {table.get("name"): table for table in ([given] if isinstance(given, Mapping) else given)}
+    tables["stages"] = [{**by_name.get(stage, {}), "name": stage} for stage in stages]
+    for name, table in delays_as_name(variant).items():
+        if name == "stages" and isinstance(table, Mapping):
+            if len(stages) != 1:
+                raise ConfigError(f"[variants.{method}.stages] needs a method with one stage, got {base!r}")
+            tables["stages"] = [{**tables["stages"][0], **table}]
+        elif isinstance(table, Mapping):
+            tables[name] = _merge(tables.get(name, {}), table)
+        else:
+            raise ConfigError(f"variants.{method}.{name} is {table!r}; a variant holds `method` and tables")
+    return tables
 
 
 def _override(tables: dict[str, Any], overrides: Sequence[str], faults: list[str]) -> None:
@@ -80,10 +87,10 @@ def _override(tables: dict[str, Any], overrides: Sequence[str], faults: list[str
     for override in overrides:
         key, equals, text = override.partition("=")
         path = key.strip().split(".")
-        if path == ["algorithm", "name"] and tables.get("algorithm", {}).get("name", "fedbuff") != value_of(
-            text.strip()
-        ):
-            tables["algorithm"] = {}  # another rule does not inherit this one's settings
+        if path == ["algorithm", "name"]:
+            before = tables.get("algorithm", {}).get("name", "fedbuff")
+            if _rule_of(before) != _rule_of(value_of(text.strip())):
+                tables["algorithm"] = {}  # another rule does not inherit this one's settings
         if not equals or len(path) < 2:
             faults.append(f"--set {override!r} is not `table.key=value`, for example client.lr=0.05")
             continue
@@ -93,13 +100,18 @@ def _override(tables: dict[str, Any], overrides: Sequence[str], faults: list[str
         _put(tables, path, value, override, faults)
 
 
+def _rule_of(method: Any) -> str:
+    """The rule of a method: "fedbuff" of "fedecho"."""
+    return ALIASES.get(str(method), str(method)).split("+")[0]
+
+
 def delays_as_name(tables: Mapping[str, Any]) -> dict[str, Any]:
     """The tables with `from = "DIR"` in [population] as the name that it stands for, unless there is another."""
-    people = tables.get("population")
-    if isinstance(people, Mapping) and isinstance(people.get("from"), str):
-        name = f"run:{people['from']}"
-        if people.get("name", name) == name:
-            others = {key: value for key, value in people.items() if key != "from"}
+    population = tables.get("population")
+    if isinstance(population, Mapping) and isinstance(population.get("from"), str):
+        name = f"run:{population['from']}"
+        if population.get("name", name) == name:
+            others = {key: value for key, value in population.items() if key != "from"}
             return {**tables, "population": {**others, "name": name}}
     return dict(tables)
 
@@ -118,7 +130,7 @@ def shape_faults(tables: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} is {table!r}; it must be {wanted.get(name, 'a table')}"
         for name, table in tables.items()
-        if not is_table(name, table)
+        if not is_table(name, table) and name not in RENAMED
     ]
 
 

@@ -69,3 +69,7 @@ class WorkerLost(FedechoError):
 
 class Interrupted(FedechoError):
     """A run was asked to stop and did, after a checkpoint; `resume` continues it."""
+
+
+class UnusedSettingWarning(UserWarning):
+    """A setting that the user chose and that has no effect as the others are."""

@@ -22,13 +22,13 @@ def import_object(path: str, what: str) -> Any:
     if added:
         sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(module_name)
+        value: Any = importlib.import_module(module_name)
         for part in name.split("."):
-            found = getattr(found, part)
+            value = getattr(value, part)
     except Exception as fault:  # whatever the module itself raises
         why = f"{type(fault).__name__}: {fault}"
         raise ConfigError(f"{what} {path!r} cannot be imported ({why}); give an importable `module:name`") from fault
     finally:
         if added:
             sys.path.remove(here)
-    return found
+    return value

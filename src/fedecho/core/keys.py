@@ -8,11 +8,14 @@ be saved for a resumed run to continue with the same draws.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from hashlib import blake2b
 
 import numpy as np
 import torch
+
+_NUMBER = re.compile(r"-?[0-9]+")
 
 
 class Key:
@@ -28,9 +31,12 @@ class Key:
         self._path = f"{int(seed)}".encode()
 
     def fold(self, *parts: str | int) -> Key:
-        """The key below this one, along `parts` (a purpose, a client, a task, a version, …)."""
+        """The key below this one, along `parts` (a purpose, a client, a task, a version, …).
+
+        Different parts give different addresses: 1 is not "1", and "a/1" is not "a", 1.
+        """
         child = Key.__new__(Key)
-        child._path = b"/".join([self._path, *[str(part).encode() for part in parts]])
+        child._path = b"/".join([self._path, *map(_encode, parts)])
         return child
 
     def bits(self, draw: int = 0, size: int = 8) -> int:
@@ -64,3 +70,13 @@ class Key:
 
     def __repr__(self) -> str:
         return f"Key({self._path.decode()!r})"
+
+
+def _encode(part: str | int) -> bytes:
+    r"""A part of an address. In a string, "\" and "/" are escaped; a string that reads like a number gets a "\" first,
+    which no other string can begin with."""
+    if not isinstance(part, str):
+        return f"{part}".encode()
+    if "\\" in part or "/" in part:
+        part = part.replace("\\", "\\\\").replace("/", "\\/")
+    return (f"\\{part}" if _NUMBER.fullmatch(part) else part).encode()

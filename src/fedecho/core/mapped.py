@@ -1,4 +1,4 @@
-"""Tensors in memory-mapped files: what is read rarely need not stay in memory."""
+"""Tensors in memory-mapped files, for what is read rarely and need not stay in memory."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def to_mmap(tensor: Tensor) -> Tensor:
             f"the bank's rows cannot be written to {tempfile.gettempdir()} ({fault.strerror}); set TMPDIR to a folder "
             "with more room, or records.bank to 'memory'"
         ) from None
-    kept = torch.frombuffer(mapped, dtype=tensor.dtype).view(tensor.shape)
-    return kept.copy_(tensor)
+    copy = torch.frombuffer(mapped, dtype=tensor.dtype).view(tensor.shape)
+    return copy.copy_(tensor)

@@ -2,9 +2,13 @@
 
 All are frozen, and the tensors in them are never changed in place: a value can be shared by reference, kept, or sent.
 
-    Task      one job for one client            Dispatch Cancel WakeAt     what the server asks of a transport
-    Update    what a client answers             Arrived Rejected Lost Joined Left Wake   what a transport tells it
-    Model     one version of the server's model Fact                       what happened, for the records
+    Task         one job for one client, with its Request
+    TrainResult  what a client answers
+    Model        one version of the server's model
+    Event        what a transport tells the server: Arrived, Rejected, Lost, Joined, Left, Wake
+    Command      what the server asks of a transport: Dispatch, Cancel, WakeAt
+    View         what a rule is shown of the server
+    LogEntry     what happened, for the records
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from torch import Tensor
+
+from .formats import PredictionFormat
 
 Extra: TypeAlias = Mapping[str, "Tensor | float"]
 """What a rule needs to send or get back beyond the model: names to tensors or numbers."""
@@ -36,14 +42,37 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """What the server asks of every client, whatever the aggregation rule.
+
+    Attributes:
+        lr_scale: factor on the client's step size, from the client schedule.
+        predictions: the format in which the client sends its predictions on U; None where none are wanted.
+    """
+
+    lr_scale: float = 1.0
+    predictions: PredictionFormat | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """One job: client `client` trains from model version `version`."""
+    """One job: client `client` trains from model version `version`.
+
+    Attributes:
+        id: unique within a run; tasks are numbered from 0 in the order in which they are sent.
+        client: who works on it.
+        version: the model version that the client starts from.
+        issued_at_s: when it was sent.
+        extra: what the aggregation rule sends to its client rule, and nothing else.
+        request: what the server asks of every client.
+    """
 
     id: int
     client: int
     version: int
     issued_at_s: float
     extra: Extra = field(default_factory=dict)
+    request: Request = field(default_factory=Request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +100,15 @@ class TrainResult:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
+    """A client's answer came."""
+
     at_s: float
     result: TrainResult
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """An answer that the transport could not read."""
+    """An answer came that the transport could not read."""
 
     at_s: float
     task: int
@@ -86,6 +117,8 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
+    """No answer will come."""
+
     at_s: float
     task: int
     reason: str
@@ -93,7 +126,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A client is there: one that was away, or a new one, whose number is then N.
+    """A client is present: one that was away, or a new one, whose number is then N.
 
     Attributes:
         at_s: when.
@@ -108,12 +141,16 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Left:
+    """A client is away from now on."""
+
     at_s: float
     client: int
 
 
 @dataclass(frozen=True, slots=True)
 class Wake:
+    """The time of a `WakeAt` has come."""
+
     at_s: float
 
 
@@ -122,17 +159,23 @@ Event: TypeAlias = Arrived | Rejected | Lost | Joined | Left | Wake
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
+    """Send a task, and the model it starts from, to its client."""
+
     task: Task
     model: Model
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
+    """The answer to a task is not wanted any more."""
+
     task: int
 
 
 @dataclass(frozen=True, slots=True)
 class WakeAt:
+    """Send a `Wake` at this time."""
+
     at_s: float
 
 
@@ -141,7 +184,7 @@ Command: TypeAlias = Dispatch | Cancel | WakeAt
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the server knows at the moment a rule is asked.
+    """What the server knows at the moment a rule is asked. A view that is kept does not change later.
 
     Attributes:
         now_s: the time of the event being handled.
@@ -166,7 +209,17 @@ class View:
 class LogEntry:
     """One thing that happened.
 
-    `kind` is one of dispatch, accept, refuse, lost, cancel, join, leave, aggregate, stages.
+    Attributes:
+        kind: dispatch, accept, refuse, lost, cancel, join, leave, aggregate or stage (live runs add judge, evaluate).
+        at_s: when.
+        client: whom it concerns, if it concerns one client.
+        task: which task, if it concerns one.
+        version: the task's version, or the new one of an aggregation.
+        staleness: τ of an answer.
+        detail: more numbers and words by name. An accepted update's has the server's own `num_examples`, `waited_s` and
+            `change_norm` and the client's metrics; a metric with one of these names is called `client.NAME`. A refused
+            one's has the `reason`, its kind (`refusal`) and how many answers of the client were refused in a row
+            (`in_a_row`).
     """
 
     kind: str

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,17 @@ class Schedule:
     """
 
     name: Literal["constant", "linear", "cosine", "step"] = "constant"
-    final: float = 0.0
-    milestones: tuple[float, ...] = (0.5, 0.75)
-    gamma: float = 0.1
-    warmup: float = 0.0
+    final: Annotated[float, Ge(0)] = 0.0
+    milestones: tuple[Annotated[float, Interval(ge=0, le=1)], ...] = (0.5, 0.75)
+    gamma: Annotated[float, Gt(0)] = 0.1
+    warmup: Annotated[float, Interval(ge=0, le=1)] = 0.0
+
+    def unused_settings(self) -> dict[str, str]:
+        """Settings without effect, each with the reason."""
+        unused = {"constant": ["final", "milestones", "gamma"], "step": ["final"]}.get(
+            self.name, ["milestones", "gamma"]
+        )
+        return dict.fromkeys(unused, f"the schedule is {self.name!r}")
 
     def __call__(self, progress: float) -> float:
         """The factor when the fraction `progress` in [0, 1] of the run is done."""

@@ -27,7 +27,7 @@ def _flatten(node: Any, path: str, tensors: dict[str, Tensor], paths: dict[int, 
         return node
     if isinstance(node, Tensor):
         if id(node) not in paths:  # the current model is often also a version in flight: written once
-            while path in tensors:  # keys such as 1 and "1" read alike in a path
+            while path in tensors:  # keys such as 1 and "1" give the same path
                 path += "'"
             paths[id(node)] = path
             tensors[path] = node
@@ -60,9 +60,9 @@ def unflatten(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
     if "dict" in skeleton:
         return {key: unflatten(value, tensors) for key, value in skeleton["dict"]}
     module, _, name = skeleton["dataclass"].partition(":")
-    found: Any = sys.modules.get(module)
+    cls: Any = sys.modules.get(module)
     for part in name.split("."):
-        found = getattr(found, part, None)
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        cls = getattr(cls, part, None)
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise RecordError(f"the checkpoint holds a {skeleton['dataclass']}, which this version does not have")
-    return found(**{key: unflatten(value, tensors) for key, value in skeleton["fields"].items()})
+    return cls(**{key: unflatten(value, tensors) for key, value in skeleton["fields"].items()})

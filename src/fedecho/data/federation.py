@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
 from ..core.errors import ConfigError
@@ -46,21 +48,32 @@ class DataConfig:
 
     dataset: str = "digits"
     tokenizer: str | None = None
-    length: int = 64
+    length: Annotated[int, Ge(1)] = 64
     features: str | None = None
-    clients: int = 50
+    clients: Annotated[int, Ge(1)] = 50
     partition: str = "dirichlet_mix"
-    alpha: float = 0.1
-    classes_per_client: int = 2
-    min_examples: int = 1
-    max_examples: int | None = None
-    slow_classes: int = 2
-    coupling: float = 0.95
+    alpha: Annotated[float, Gt(0)] = 0.1
+    classes_per_client: Annotated[int, Ge(1)] = 2
+    min_examples: Annotated[int, Ge(0)] = 1
+    max_examples: Annotated[int, Ge(1)] | None = None
+    slow_classes: Annotated[int, Ge(0)] = 2
+    coupling: Annotated[float, Interval(ge=0, le=1)] = 0.95
     unlabeled: str = "held_out"
-    unlabeled_size: int = 300
-    held_out: int | None = None
-    validation: int = 0
-    test_size: int | None = None
+    unlabeled_size: Annotated[int, Ge(1)] = 300
+    held_out: Annotated[int, Ge(0)] | None = None
+    validation: Annotated[int, Ge(0)] = 0
+    test_size: Annotated[int, Ge(1)] | None = None
+
+    def unused_settings(self) -> dict[str, str]:
+        """Settings without effect, each with the reason."""
+        reason = f"data.partition is {self.partition!r}"
+        unused = {
+            "alpha": self.partition in ("iid", "pathological", *natural.schemes()),
+            "classes_per_client": self.partition != "pathological",
+            "slow_classes": self.partition != "coupled",
+            "coupling": self.partition != "coupled",
+        }
+        return {name: reason for name, idle in unused.items() if idle}
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def prepare(config: Config) -> Simulation:
     if config.data.unlabeled == "generated":
         data = replace(data, unlabeled=generated_inputs(config, data, learner, key.fold("generated")))
         learner.publish(data.unlabeled)
-    check_memory(config, len(learner.initial().weights), (learner.predictions, learner.classes))
+    check_memory(config, len(learner.initial().weights), (learner.prediction_count, learner.classes))
     shared = None
     if parallel:  # everybody trains on the same copy of the data, this process too
         shared = SharedArena(1)
@@ -72,7 +72,7 @@ def prepare(config: Config) -> Simulation:
         config.server,
         config.stages,
         learner,
-        (learner.predictions, learner.classes),
+        (learner.prediction_count, learner.classes),
         [client for client in range(config.data.clients) if not population.present(client, 0.0)],
         to_mmap if config.records.bank == "mapped" else None,
     )

@@ -62,7 +62,7 @@ def prepare_live(
                 f"{config.method} needs `unlabeled`: give it the public inputs, [|U|, *shape] float32{few}"
             )
         learner = public_learner(build, unlabeled, key, config.experiment.device, objective)
-        outputs = (learner.predictions, learner.classes)
+        outputs = (learner.prediction_count, learner.classes)
     initial = read(learner)
     check_memory(config, len(initial.weights), outputs or (0, 0))
     clients = config.data.clients

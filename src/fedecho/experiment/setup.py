@@ -15,7 +15,8 @@ from ..executors.base import Executor
 from ..learning.learner import Learner
 from ..objectives.base import Metric
 from ..runs.environment import environment
-from ..server.server import Server, common_format
+from ..server.server import Server
+from ..server.stage_runner import common_format
 from ..simulation.population import Population
 
 Judge = Callable[[Model], Mapping[str, float | None]]
@@ -105,7 +106,7 @@ class Simulation(Setup):
     def sizes(self) -> Sizes:
         """What the run moves and keeps."""
         learner, stages, model = self.learner, self.config.stages, self.learner.initial()
-        number, classes = learner.predictions, learner.classes
+        number, classes = learner.prediction_count, learner.classes
         down = model.weights.nbytes + model.buffers.nbytes
         predicting = any(stage.needs_predictions for stage in stages)
         predictions = number * common_format(stages).bytes(classes) if predicting else 0

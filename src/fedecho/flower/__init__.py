@@ -7,6 +7,12 @@ result = strategy.start(grid=grid, initial_arrays=ArrayRecord(Net().state_dict()
 """
 
 from ..core.errors import MissingExtra
+
+try:
+    import flwr.serverapp.strategy  # noqa: F401
+except ImportError as fault:  # too old a Flower has no such module, too old a Python no such Flower
+    raise MissingExtra("fedecho.flower (Flower 1.41 or later, Python 3.11 or later)", "flower") from fault
+
 from .mod import client_mod
 from .strategies import (
     ACE,
@@ -30,12 +36,6 @@ from .strategies import (
     Port,
 )
 from .strategy import Asynchronous
-
-try:
-    import flwr.serverapp.strategy  # noqa: F401
-except ImportError as fault:  # too old a Flower has no such module, too old a Python no such Flower
-    raise MissingExtra("fedecho.flower (Flower 1.41 or later, Python 3.11 or later)", "flower") from fault
-
 
 __all__ = [
     "ACE",

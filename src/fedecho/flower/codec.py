@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.errors import ConfigError
 from ..core.messages import Model, Task, TrainResult
-from ..stages.compute import LOGITS, PredictionFormat
+from ..stages.compute import LOGITS
 from .arrays import Arrays, Keys, as_record, digest, to_values, to_vector
 from .transport import Unreadable
 
@@ -84,7 +84,7 @@ class RecordCodec:
                 content[EXTRA] = as_record(vectors)
         if self._digest is not None:
             asked["predict"] = self._digest
-            if (form := PredictionFormat.asked(task.extra)) != LOGITS:
+            if (form := task.request.predictions or LOGITS) != LOGITS:
                 asked["form"] = json.dumps(form.asking())
         if asked:
             content[ASKED] = ConfigRecord(asked)

@@ -56,7 +56,7 @@ class BatchedTraining:
         drawing = [(offsets[task.client], n, key.numpy()) for (task, _), n, key in zip(jobs, sizes, keys, strict=True)]
         plan = schedule(drawing, client.batch_size, client.epochs, client.steps)
         jobs = [jobs[place] for place in plan.order]
-        lrs = [client.lr * float(task.extra.get("lr_scale", 1.0)) for task, _ in jobs]
+        lrs = [client.lr * task.request.lr_scale for task, _ in jobs]
         start = torch.stack([model.weights for _, model in jobs])
         buffers = torch.stack([model.buffers for _, model in jobs])
         self._flat.module.train()

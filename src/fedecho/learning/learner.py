@@ -21,6 +21,7 @@ from ..core.keys import Key
 from ..core.messages import Model, Task, TrainResult
 from ..data.federation import Federation
 from ..objectives.base import Objective
+from ..objectives.predictions import Predictions
 from ..stages.compute import LOGITS, Distillation, Generator, Loss, PredictionFormat, Synthesis, Synthetic
 from .batching import BatchedTraining, batching_fault
 from .choice import objective_for
@@ -127,7 +128,12 @@ class Learner:
         return self.data.classes
 
     @property
-    def predictions(self) -> int:
+    def predictions(self) -> Predictions | None:
+        """What the outputs mean as probabilities; None where they are none."""
+        return self.objective.predictions
+
+    @property
+    def prediction_count(self) -> int:
         """P: how many predictions a model makes on U; of a language model, one a token that is not padding."""
         return self._inference.count(self._unlabeled)
 
@@ -182,7 +188,7 @@ class Learner:
         """Local training of the task's client from `model`; predicts on U where the task asks (`extra["predict"]`)."""
         with self._timed("train_s"):
             result = self._training.train(task, model)
-        if not task.extra.get("predict"):
+        if task.request.predictions is None:
             return result
         with self._timed("infer_s"):
             return replace(result, predictions=self._predictions_on_u(task))
@@ -196,14 +202,14 @@ class Learner:
             results = self._batched.train_many(jobs)
         with self._timed("infer_s"):
             for place, (task, _) in enumerate(jobs):
-                if task.extra.get("predict"):
+                if task.request.predictions is not None:
                     self._load(Model(0, results[place].weights, results[place].buffers))
                     results[place] = replace(results[place], predictions=self._predictions_on_u(task))
         return results
 
     def _predictions_on_u(self, task: Task) -> Tensor:
         """What the loaded model predicts on U, in the form that the task asks for."""
-        return self._inference.predict(self._unlabeled, PredictionFormat.asked(task.extra))
+        return self._inference.predict(self._unlabeled, task.request.predictions or LOGITS)
 
     @cached_property
     def batching_unsupported_reason(self) -> str | None:

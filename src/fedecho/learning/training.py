@@ -56,7 +56,7 @@ class LocalTraining:
         """Local training of the task's client from `model`; afterwards its model is loaded."""
         first, end = self._offsets[task.client], self._offsets[task.client + 1]
         n, client, rule, flat = end - first, self._client, self._rule, self._flat
-        lr = client.lr * float(task.extra.get("lr_scale", 1.0))
+        lr = client.lr * task.request.lr_scale
         key = self._key.fold("train", task.client, task.id, task.version)
         orders = key.numpy()
         flat.load(model)

@@ -1,17 +1,14 @@
-"""The server and the one loop that drives it. No clock, no thread, no socket, no file.
+"""The server: takes one event at a time and answers with what to send and what happened.
 
-    events in  ──►  Server.handle  ──►  commands out (to the transport), facts (to the records)
+    events in  ──►  Server.handle  ──►  commands out (to the transport), log entries (to the records)
 
-`serve` is the only loop in the project. A transport carries tasks out and brings events back; a journal makes each
-event durable before it counts. Everything the server is can be taken as a value (`snapshot`) and put back (`restore`);
-after that, `start` asks the transport again for whatever was in flight, so a transport has nothing of its own to save.
+It has no clock, thread, file or socket. Everything it is can be taken as a value (`snapshot`) and put back (`restore`);
+after that, `start` gives the transport again whatever was in flight, so a transport has nothing of its own to save.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,16 +17,12 @@ import torch
 from torch import Tensor
 
 from ..algorithms.base import Algorithm, ClientUpdate
-from ..core import topk as sparse
 from ..core.errors import ConfigError, Diverged
 from ..core.keys import Key
 from ..core.messages import (
     Arrived,
-    Cancel,
     Command,
-    Dispatch,
     Event,
-    Extra,
     Joined,
     Left,
     LogEntry,
@@ -38,20 +31,15 @@ from ..core.messages import (
     Rejected,
     Task,
     TrainResult,
-    View,
     Wake,
-    WakeAt,
 )
 from ..stages.base import Stage
-from ..stages.compute import LOGITS, Compute, PredictionFormat
-from .settings import RECENT_NORMS, ServerConfig, Stop
+from ..stages.compute import Compute
+from .admission import Admission, Admitted, Refusal
+from .dispatch import Dispatcher
+from .settings import ServerConfig, Stop
+from .stage_runner import StageRunner
 from .state import ServerState
-
-
-def common_format(stages: Iterable[Stage]) -> PredictionFormat:
-    """The form of predictions that suits all stages."""
-    forms = {stage.form for stage in stages if stage.needs_predictions}
-    return forms.pop() if len(forms) == 1 else LOGITS
 
 
 class Server:
@@ -65,14 +53,14 @@ class Server:
         key: where the server's random draws come from.
         stop: when the run ends.
         config: concurrency, refill, schedules, limits.
-        stages: stages; in this order they revise a change and run after an aggregation.
-        compute: does the stages' learning; required with stages.
+        stages: in this order they revise a change and run after an aggregation.
+        compute: does the stages' learning; required by stages that need it.
         outputs: how many predictions a client makes on U, and of how many classes: (P, C); others are refused.
-        away: clients that are not there at the start.
-        keep: puts a row of predictions where it is to be kept, and returns it from there.
+        away: clients that are not present at the start.
+        store_row: stores a row of predictions elsewhere, and returns it from there; None leaves rows in memory.
 
     Raises:
-        ConfigError: when no aggregation could ever happen.
+        ConfigError: when a stage lacks what it needs.
     """
 
     def __init__(
@@ -87,49 +75,40 @@ class Server:
         compute: Compute | None = None,
         outputs: tuple[int, int] | None = None,
         away: Iterable[int] = (),
-        keep: Callable[[Tensor], Tensor] | None = None,
+        store_row: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        config = config or ServerConfig()
-        if compute is None and any(stage.needs_compute for stage in stages):
-            raise ConfigError("a stage needs somebody to compute: give `compute`")
-        if model.buffers.numel() and (guards := [stage.name for stage in stages if stage.alone]):
+        self.algorithm, self.stop, self.config = algorithm, stop, config or ServerConfig()
+        self.stages = tuple(stage.for_algorithm(algorithm) for stage in stages)
+        exclusive = [stage.name for stage in self.stages if stage.exclusive]
+        if exclusive and model.buffers.numel():
             raise ConfigError(
-                f"stages {guards[0]!r} protects weights only, and the model has statistics of batch norm "
+                f"stages {exclusive[0]!r} protects weights only, and the model has statistics of batch norm "
                 f"({model.buffers.numel()} numbers) that would leave as they are: take a model with group norm"
             )
-        self.algorithm = algorithm
-        self.stop = stop
-        self.config = config
-        self.stages = tuple(stages)
-        self._predicting = any(stage.needs_predictions for stage in self.stages)
-        self._compute: Any = compute  # None where no stage asks it for anything
-        self._outputs = outputs
-        self._form = common_format(self.stages)
-        self._keep = keep
-        self._key, self._select = key, key.fold("select")
-        self._timed = type(algorithm).deadline_s is not Algorithm.deadline_s
-        self._abandons = type(algorithm).cancelled is not Algorithm.cancelled
-        self._asked: dict[str, Any] = {"predict": float(self._predicting)}  # of every task
-        if self._predicting:
-            self._asked |= self._form.asking()
-        self._no_predictions = model.weights.new_zeros(0)  # the predictions of a run that asks for none
-        absent = set(away)
-        idle = [client for client in range(clients) if client not in absent]
-        self._place = {client: place for place, client in enumerate(idle)}  # client to its place in the idle list
-        self._version_users: Counter[int] = Counter()  # version to the number of jobs in flight that started from it
-        self._ranked: list[float] = []  # the ledger's norms in order of size
-        self.state = ServerState(
-            clients=clients,
-            model=model,
-            algorithm=algorithm.init(model.weights, clients),
-            stages=tuple(stage.init(clients) for stage in self.stages),
-            stage_runs=(0,) * len(self.stages),
-            average=model.weights if config.ema else None,
-            buffers_sum=torch.zeros_like(model.buffers),
-            idle=idle,
-            away=sorted(absent),
-            versions={model.version: model},
+        settings = self.config
+        self._stages = StageRunner(self.stages, key, compute, settings.stage_s, settings.predict_s, store_row)
+        self._select_key, format = key.fold("select"), self._stages.format
+        self._admission = Admission(algorithm, settings, not exclusive, format, outputs, self._predict)
+        absent = dict.fromkeys(sorted(set(away)))
+        self._adopt(
+            ServerState(
+                clients=clients,
+                model=model,
+                algorithm=algorithm.init(model.weights, clients),
+                stages=self._stages.init(clients),
+                stage_runs=(0,) * len(self.stages),
+                average=model.weights if self.config.ema else None,
+                buffers_sum=torch.zeros_like(model.buffers),
+                idle=[client for client in range(clients) if client not in absent],
+                away=absent,
+                versions={model.version: model},
+            )
         )
+
+    def _adopt(self, state: ServerState) -> None:
+        self.state = state
+        format = self._stages.format
+        self._jobs = Dispatcher(state, self.algorithm, self.config, self.stop, self._select_key, format)
 
     # -- what can be read from outside
 
@@ -151,6 +130,7 @@ class Server:
 
     @property
     def done(self) -> bool:
+        """Whether a limit of `stop` is reached."""
         state = self.state
         return self.stop.progress(state.updates, state.model.version, state.now_s) >= 1.0
 
@@ -162,27 +142,13 @@ class Server:
 
     def snapshot(self) -> ServerState:
         """All of the server's state as one tree; values in it are not changed later, containers are copied."""
-        state = self.state
-        return replace(
-            state,
-            idle=list(state.idle),
-            away=list(state.away),
-            in_flight=dict(state.in_flight),
-            versions=dict(state.versions),
-            timers=list(state.timers),
-            norms=list(state.norms),
-        )
+        return self.state.copy()
 
     def restore(self, snapshot: Any) -> None:
-        """Go on from a `snapshot`. The algorithm and stages must be those that made it."""
-        self.state = snapshot
-        self.state = self.snapshot()  # containers of its own: the same snapshot can be restored again
-        if self._keep is not None:
-            pairs = zip(self.stages, self.state.stages, strict=True)
-            self.state.stages = tuple(stage.moved(state, self._keep) for stage, state in pairs)
-        self._place = {client: place for place, client in enumerate(self.state.idle)}
-        self._version_users = Counter(task.version for task in self.state.in_flight.values())
-        self._ranked = sorted(self.state.norms)
+        """Go on from a `snapshot`, which can be restored again. The algorithm and stages must be those that made it."""
+        state: ServerState = snapshot.copy()
+        state.stages = self._stages.with_rows_stored(state.stages)
+        self._adopt(state)
 
     # -- the two entrances
 
@@ -190,16 +156,14 @@ class Server:
         """What to send first: the first tasks, or after `restore` everything that was in flight, again."""
         state = self.state
         if state.started:
-            tasks = sorted(state.in_flight.values(), key=lambda task: task.id)
-            again: list[Command] = [Dispatch(task, state.versions[task.version]) for task in tasks]
-            return [*again, *(WakeAt(at_s) for at_s in state.timers)], []
+            return self._jobs.again(), []
         state.started = True
         state.event_s = state.now_s = state.busy_until_s = now_s
         commands: list[Command] = []
         log: list[LogEntry] = []
         if self.stop.virtual_time_s is not None:
-            self._wake_at(self.stop.virtual_time_s, commands)
-        self._dispatch(self._view(), commands, log)
+            self._jobs.wake_at(self.stop.virtual_time_s, commands)
+        self._jobs.dispatch(commands, log)
         return commands, log
 
     def handle(self, event: Event) -> tuple[list[Command], list[LogEntry]]:
@@ -219,45 +183,43 @@ class Server:
         elif isinstance(event, Joined):
             self._on_joined(event.client, log)
         elif isinstance(event, Left):
-            self._on_left(event.client, log)
+            if self._jobs.clients.leave(event.client):
+                log.append(LogEntry("leave", state.now_s, client=event.client))
         elif isinstance(event, Wake):
-            state.timers = [at_s for at_s in state.timers if at_s > event.at_s]
+            state.timers[:] = [at_s for at_s in state.timers if at_s > event.at_s]
         if not isinstance(event, Arrived) and self.done:
             return commands, log
-        view = self._view()
-        if self.algorithm.ready(state.algorithm, view):
+        if self.algorithm.ready(state.algorithm, self._jobs.view()):
             self._aggregate(commands, log)
-            view = self._view()
         if not self.done:
-            self._dispatch(view, commands, log)
+            self._jobs.dispatch(commands, log)
         return commands, log
 
     # -- events
 
-    def _on_arrived(self, result: TrainResult, log: list[LogEntry]) -> None:
-        state = self.state
-        task = self._awaited(result.task, log)
+    def _on_arrived(self, result: object, log: list[LogEntry]) -> None:
+        number = result.task if isinstance(result, TrainResult) else None
+        task = self._awaited(number, log)
         if task is None:
             return
+        assert isinstance(result, TrainResult)
+        state = self.state
         start = state.versions[task.version]
+        admitted = self._admission.admit(result, start, task.client, state.norms, state.clients)
+        if isinstance(admitted, Refusal):
+            self._refuse(task, admitted, log)
+        else:
+            self._use(task, admitted, start, log)
+        self._jobs.release(task)
+
+    def _use(self, task: Task, admitted: Admitted, start: Model, log: list[LogEntry]) -> None:
+        """Give an admitted answer to the stages, and, unless it is too late, to the rule."""
+        state, result = self.state, admitted.result
         staleness = state.model.version - task.version
-        reason, delta, norm = self._fault(result, start)
-        if norm <= self.config.max_change_norm:  # refused or not: a change of regime must not be refused for ever
-            self._remember(norm)
-        predictions = self._no_predictions
-        if self._predicting and reason is None:
-            predictions = self._predictions(result)
-            reason = self._predictions_fault(predictions)
-        about = {"client": task.client, "task": task.id, "version": task.version, "staleness": staleness}
-        if reason is not None:
-            state.refused += 1
-            log.append(LogEntry("refuse", state.now_s, **about, detail={"reason": reason}))
-            self._release(task)
-            return
         update = ClientUpdate(
             client=task.client,
             staleness=staleness,
-            delta=delta,
+            delta=admitted.delta,
             weights=result.weights,
             start=start.weights,
             current=state.model.weights,
@@ -267,132 +229,62 @@ class Server:
             issued_at_s=task.issued_at_s,
             extra=result.extra,
         )
-        if self._keep is not None and self._predicting:
-            predictions = self._keep(predictions)
-        if self.stages:  # before its lateness is judged: lateness is what an echo is for
-            pairs = zip(self.stages, state.stages, strict=True)
-            state.stages = tuple(stage.on_update(state, update, predictions) for stage, state in pairs)
+        # before its lateness is judged: lateness is what an echo is for
+        self._stages.on_update(state, update, admitted.predictions)
         if self.algorithm.is_stale(staleness):
-            state.refused += 1
-            log.append(LogEntry("refuse", state.now_s, **about, detail={"reason": "too late"}))
-        else:
-            waited_s = state.now_s - task.issued_at_s
-            detail = {"num_examples": result.num_examples, "waited_s": waited_s, "change_norm": norm}
-            log.append(LogEntry("accept", state.now_s, **about, detail={**detail, **result.metrics}))
-            if self.stages:
-                update = self._revise(update, about, log)
-            state.algorithm = self.algorithm.receive(state.algorithm, update)
-            if result.buffers.numel():
-                state.buffers_sum = state.buffers_sum + result.buffers
-            state.since_aggregation += 1
-            state.updates += 1
-        self._release(task)
+            self._refuse(task, Refusal("late", "too late"), log)
+            return
+        detail = _accept_detail(result, state.now_s - task.issued_at_s, admitted.norm)
+        log.append(LogEntry("accept", state.now_s, **self._about(task), detail=detail))
+        update = self._stages.revise(state, update, self._about(task), log)
+        state.algorithm = self.algorithm.receive(state.algorithm, update)
+        if result.buffers.numel():
+            state.buffers_sum = state.buffers_sum + result.buffers
+        state.since_aggregation += 1
+        state.updates += 1
+        state.refused_in_a_row.pop(task.client, None)
 
-    def _awaited(self, number: int, log: list[LogEntry]) -> Task | None:
+    def _awaited(self, number: object, log: list[LogEntry]) -> Task | None:
         """The task that an answer is for; an answer that nobody waits for is refused here."""
         state = self.state
-        task = state.in_flight.get(number)
-        if task is None:
-            known = 0 <= number < state.next_task
-            why = "already answered, lost or cancelled" if known else "unknown task"
-            state.refused += 1
-            log.append(LogEntry("refuse", state.now_s, task=number, detail={"reason": why}))
-        return task
+        known = type(number) is int and 0 <= number < state.next_task
+        if known and (task := state.in_flight.get(number)) is not None:  # type: ignore[call-overload]
+            return task  # type: ignore[no-any-return]
+        reason = "already answered, lost or cancelled" if known else "unknown task"
+        self._count(Refusal("task", reason))
+        recordable = number if type(number) is int and abs(number) < 2**63 else None
+        detail: dict[str, float | str] = {"reason": reason, "refusal": "task"}
+        log.append(LogEntry("refuse", state.now_s, task=recordable, detail=detail))
+        return None
+
+    def _refuse(self, task: Task, refusal: Refusal, log: list[LogEntry]) -> None:
+        state = self.state
+        self._count(refusal)
+        in_a_row = state.refused_in_a_row.get(task.client, 0) + 1
+        state.refused_in_a_row[task.client] = in_a_row
+        detail = {"reason": refusal.reason, "refusal": refusal.kind, "in_a_row": in_a_row}
+        log.append(LogEntry("refuse", state.now_s, **self._about(task), detail=detail))
+
+    def _count(self, refusal: Refusal) -> None:
+        self.state.refused += 1
+        self.state.refusals[refusal.kind] = self.state.refusals.get(refusal.kind, 0) + 1
+
+    def _about(self, task: Task) -> dict[str, int]:
+        """What a log entry says of the task that was answered."""
+        staleness = self.state.model.version - task.version
+        return {"client": task.client, "task": task.id, "version": task.version, "staleness": staleness}
 
     def _on_rejected(self, event: Rejected, log: list[LogEntry]) -> None:
-        state = self.state
         task = self._awaited(event.task, log)
-        if task is None:
-            return
-        staleness = state.model.version - task.version
-        state.refused += 1
-        about: dict[str, Any] = {"client": task.client, "task": task.id, "version": task.version}
-        log.append(LogEntry("refuse", state.now_s, **about, staleness=staleness, detail={"reason": event.reason}))
-        self._release(task)
-
-    def _revise(self, update: ClientUpdate, about: dict[str, Any], log: list[LogEntry]) -> ClientUpdate:
-        """The change as the stages leave it: x_i − x_{t−τ} = Δ_i holds of it again."""
-        state = self.state
-        states = list(state.stages)
-        for i, stage in enumerate(self.stages):
-            key = self._key.fold("revise", stage.name, about["task"])
-            delta, states[i], detail = stage.revise(states[i], update, state.model, self._compute, key)
-            if delta is not update.delta:
-                update = replace(update, delta=delta, weights=update.start + delta)
-            if detail:  # else it did nothing
-                self._charge(self.config.stage_s)
-                log.append(LogEntry("stage", state.now_s, **about, detail={"stage": stage.name, **detail}))
-        state.stages = tuple(states)
-        return update
-
-    def _fault(self, result: TrainResult, start: Model) -> tuple[str | None, Tensor, float]:
-        """Why the server cannot use this update, if it cannot; its change, and the norm of that."""
-        unknown = self._no_predictions, math.nan
-        for what, got, want in (
-            ("weights", result.weights, start.weights),
-            ("buffers", result.buffers, start.buffers),
-        ):
-            if got.shape != want.shape:
-                return f"{what} have shape {tuple(got.shape)}, not {tuple(want.shape)}", *unknown
-            if got.dtype != want.dtype:
-                return f"{what} have dtype {got.dtype}, not {want.dtype}", *unknown
-        for name in self.algorithm.reports:
-            value = result.extra.get(name)
-            if not isinstance(value, Tensor) or value.shape != start.weights.shape:
-                return f"{name} is missing, or not of shape {tuple(start.weights.shape)}", *unknown
-            if not math.isfinite(float(torch.linalg.vector_norm(value))):
-                return f"{name} is not finite", *unknown
-        delta = result.weights - start.weights
-        norm = float(torch.linalg.vector_norm(delta))
-        if not math.isfinite(norm):  # one pass finds NaN and infinity: either makes the norm not finite
-            return "weights are not finite", delta, norm
-        if norm > self.config.max_change_norm:
-            return f"change has an absurd norm, {norm:.3g} > {self.config.max_change_norm:.3g}", delta, norm
-        if len(self._ranked) >= RECENT_NORMS:
-            usual = self._ranked[len(self._ranked) // 2]
-            if norm > self.config.max_change_ratio * usual > 0:
-                return f"change has an absurd norm, {norm:.3g}: the recent ones' median is {usual:.3g}", delta, norm
-        if result.buffers.numel() and not bool(torch.isfinite(result.buffers).all()):
-            return "buffers are not finite", delta, norm
-        if not 1 <= result.num_examples < math.inf:
-            return f"num_examples is {result.num_examples}", delta, norm
-        return None, delta, norm
-
-    def _remember(self, norm: float) -> None:
-        recent = self.state.norms
-        if len(recent) == RECENT_NORMS:
-            del self._ranked[bisect_left(self._ranked, recent.pop(0))]
-        recent.append(norm)
-        insort(self._ranked, norm)
-
-    def _predictions(self, result: TrainResult) -> Tensor:
-        """The client's outputs on U: those that came with the update, or else made here."""
-        if result.predictions is not None:
-            return result.predictions
-        self._charge(self.config.predict_s)
-        model = Model(self.state.model.version, result.weights, result.buffers)
-        predictions: Tensor = self._compute.predict(model, form=self._form)
-        return predictions
-
-    def _predictions_fault(self, predictions: Tensor) -> str | None:
-        if self._outputs is not None:
-            number, classes = self._outputs
-            want = (number, self._form.width(classes))
-            if tuple(predictions.shape) != want:
-                return f"predictions have shape {tuple(predictions.shape)}, not {want}"
-            if predictions.is_floating_point() == bool(self._form.top_k):
-                return f"predictions are {predictions.dtype}: {'packed' if self._form.top_k else 'logits'} are wanted"
-            if self._form.top_k:
-                return sparse.fault(predictions, classes)
-        if not bool(torch.isfinite(predictions).all()):  # one such row would stay in a bank's running sum for ever
-            return "predictions are not finite"
-        return None
+        if task is not None:
+            self._refuse(task, Refusal("unreadable", event.reason), log)
+            self._jobs.release(task)
 
     def _on_lost(self, event: Lost, log: list[LogEntry]) -> None:
         task = self.state.in_flight.get(event.task)
         if task is None:  # it was cancelled, or answered after all
             return
-        self._release(task)
+        self._jobs.release(task)
         about = {"client": task.client, "task": task.id, "version": task.version}
         log.append(LogEntry("lost", self.state.now_s, **about, detail={"reason": event.reason}))
 
@@ -401,19 +293,9 @@ class Server:
         if client == state.clients:
             state.clients += 1
             state.algorithm = self.algorithm.add_clients(state.algorithm, state.clients)
-            state.away.append(client)
-        if client in state.away:
-            state.away.remove(client)
-            if all(task.client != client for task in state.in_flight.values()):
-                self._add_idle(client)
+            state.away[client] = None
+        if self._jobs.clients.join(client):
             log.append(LogEntry("join", state.now_s, client=client))
-
-    def _on_left(self, client: int, log: list[LogEntry]) -> None:
-        state = self.state
-        if client not in state.away:
-            state.away.append(client)
-            self._remove_idle(client)
-            log.append(LogEntry("leave", state.now_s, client=client))
 
     # -- aggregation
 
@@ -427,112 +309,30 @@ class Server:
             mean = state.buffers_sum / state.since_aggregation
             buffers = self.algorithm.mix_buffers(before, buffers, mean)
         model = Model(current.version + 1, weights, buffers)
-        self._charge(self.config.aggregate_s)
+        state.busy_until_s += self.config.aggregate_s
         detail: dict[str, float | str] = {"count": state.since_aggregation}
         log.append(LogEntry("aggregate", state.now_s, version=model.version, detail=detail))
-        if self.stages:
-            model = self._run_stages(model, log)
+        model = self._stages.after_aggregate(state, model, log)
         if not math.isfinite(float(torch.linalg.vector_norm(model.weights))):
             raise Diverged(
                 f"the server's model is not finite after aggregation {model.version} ({state.updates} updates): the "
                 "run diverged; lower the algorithm's or the stage's step size"
             )
         state.model = state.versions[model.version] = model
-        self._forget(current.version)
+        self._jobs.drop_version(current.version)
         if buffers.numel():
             state.buffers_sum = torch.zeros_like(buffers)
         state.since_aggregation = 0
         if state.average is not None:
             state.average = model.weights.lerp(state.average, self.config.ema)
-        abandoned = tuple(self.algorithm.cancelled(state.algorithm, self._view())) if self._abandons else ()
-        for task_id in abandoned:
-            task = state.in_flight[task_id]
-            self._release(task)
-            commands.append(Cancel(task_id))
-            log.append(LogEntry("cancel", state.now_s, client=task.client, task=task.id, version=task.version))
+        self._jobs.cancel(commands, log)
 
-    def _run_stages(self, model: Model, log: list[LogEntry]) -> Model:
-        state = self.state
-        states, runs = list(state.stages), list(state.stage_runs)
-        for i, stage in enumerate(self.stages):
-            if state.updates - runs[i] < stage.every:
-                continue
-            key = self._key.fold("refine", stage.name, model.version)
-            weights, states[i], detail = stage.after_aggregate(states[i], model, self._compute, key)
-            model, runs[i] = replace(model, weights=weights), state.updates
-            if detail:  # else it did nothing
-                self._charge(self.config.stage_s)
-                told: dict[str, float | str] = {"stage": stage.name, **detail}
-                log.append(LogEntry("stage", state.now_s, version=model.version, detail=told))
-        state.stages, state.stage_runs = tuple(states), tuple(runs)
-        return model
+    def _predict(self, result: TrainResult) -> Tensor:
+        return self._stages.predict(self.state, result)
 
-    # -- handing out work
 
-    def _view(self) -> View:
-        state = self.state
-        held = state.since_aggregation if self.config.refill == "batch" else 0
-        return View(
-            now_s=state.now_s,
-            version=state.model.version,
-            updates=state.updates,
-            clients=state.clients,
-            idle=state.idle,
-            in_flight=state.in_flight,
-            slots=self.config.concurrency - len(state.in_flight) - held,
-        )
-
-    def _dispatch(self, view: View, commands: list[Command], log: list[LogEntry]) -> None:
-        state = self.state
-        chosen = self.algorithm.select(state.algorithm, view, self._select.fold(state.next_task))
-        if chosen:
-            base = {"lr_scale": self.config.client_schedule(self.progress), **self._asked}
-            for client in chosen:
-                own = self.algorithm.task_extra(state.algorithm, client)
-                extra: Extra = {**base, **own} if own else base
-                task = Task(state.next_task, client, state.model.version, state.busy_until_s, extra)
-                state.next_task += 1
-                state.in_flight[task.id] = task
-                self._version_users[task.version] += 1
-                self._remove_idle(client)
-                commands.append(Dispatch(task, state.model))
-                log.append(LogEntry("dispatch", task.issued_at_s, client, task.id, task.version))
-        if self._timed and (deadline_s := self.algorithm.deadline_s(state.algorithm, self._view())) is not None:
-            self._wake_at(deadline_s, commands)
-
-    def _wake_at(self, at_s: float, commands: list[Command]) -> None:
-        if at_s > self.state.now_s and at_s not in self.state.timers:
-            self.state.timers.append(at_s)
-            commands.append(WakeAt(at_s))
-
-    def _charge(self, seconds: float) -> None:
-        self.state.busy_until_s += seconds
-
-    def _release(self, task: Task) -> None:
-        """The task is over: its client is idle again, and its version may be forgotten."""
-        del self.state.in_flight[task.id]
-        self._version_users[task.version] -= 1
-        if task.client not in self.state.away:
-            self._add_idle(task.client)
-        self._forget(task.version)
-
-    def _forget(self, version: int) -> None:
-        """Drop a version that is neither current nor needed by a job in flight."""
-        if version != self.state.model.version and not self._version_users[version]:
-            self.state.versions.pop(version, None)
-            self._version_users.pop(version, None)
-
-    # The idle list supports O(1) removal by swapping with its end; its order follows from the order of events alone.
-
-    def _add_idle(self, client: int) -> None:
-        self._place[client] = len(self.state.idle)
-        self.state.idle.append(client)
-
-    def _remove_idle(self, client: int) -> None:
-        place = self._place.pop(client, None)
-        if place is None:
-            return
-        last = self.state.idle.pop()
-        if last != client:
-            self.state.idle[place] = last
-            self._place[last] = place
+def _accept_detail(result: TrainResult, waited_s: float, norm: float) -> dict[str, float | str]:
+    """What the records say of an accepted update: the server's own numbers, and the client's metrics beside them."""
+    detail: dict[str, float | str] = {"num_examples": result.num_examples, "waited_s": waited_s, "change_norm": norm}
+    metrics = {f"client.{name}" if name in detail else name: value for name, value in result.metrics.items()}
+    return {**detail, **metrics}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Gt, Interval
+
+from ..algorithms.base import DEFAULT_BUFFER_SIZE, DEFAULT_CONCURRENCY
+from ..core.bounds import AllowInf
 from ..core.schedules import Schedule
 
 RECENT_NORMS = 51
-"""Changes whose norms are remembered, to know what is usual."""
+"""How many accepted updates the median of `max_change_ratio` is taken over."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,9 @@ class Stop:
         virtual_time_s: seconds of the transport's clock.
     """
 
-    updates: int | None = None
-    versions: int | None = None
-    virtual_time_s: float | None = None
+    updates: Annotated[int, Ge(1)] | None = None
+    versions: Annotated[int, Ge(1)] | None = None
+    virtual_time_s: Annotated[float, Gt(0)] | None = None
 
     def progress(self, updates: int, versions: int, now_s: float) -> float:
         """The fraction of the run that is done, by the limit that is nearest."""
@@ -40,31 +44,31 @@ class ServerConfig:
     """What is common to all methods of a comparison: how many clients work at once, and what the server does besides.
 
     Attributes:
-        concurrency: M_c, jobs in flight.
-        buffer_size: M, for every algorithm that has a buffer and is not given its own.
+        concurrency: M_c ≥ 1, jobs in flight; in a configuration that does not set it, no more than there are clients.
+        buffer_size: M ≥ 1, updates per aggregation, of every algorithm that has a buffer and is not given its own.
         refill: "immediate": a freed slot gets new work at once (the M-th arrival's slot gets the new version);
             "batch": slots are refilled M at a time after an aggregation, as in the FADAS authors' code.
         schedule: factor on the server step size over the run.
         client_schedule: factor on the clients' step size over the run.
-        ema: γ of an exponential average of the server's weights, x̃ ← γ·x̃ + (1−γ)·x_t after each aggregation, which is
-            then what is evaluated and exported (clients still get x_t); 0 is off.
-        max_change_norm: an update whose change has a larger L2 norm is refused as absurd.
-        max_change_ratio: likewise an update whose change is this many times longer than the median of the last
-            RECENT_NORMS ones, once there are as many: a client whose local training blew up. Where most changes become
-            so long, they are accepted again.
-        aggregate_s: seconds of the clock charged for an aggregation.
-        predict_s: seconds charged for one inference pass over U where the server makes it.
-        stage_s: seconds charged for one run of a stage: after an aggregation, or where it revises a change.
+        ema: γ in [0, 1) of an exponential average of the server's weights, x̃ ← γ·x̃ + (1−γ)·x_t after each aggregation;
+            x̃ is then evaluated and exported, and clients still get x_t. 0 is off.
+        max_change_norm: > 0 or inf; an update whose change has a larger L2 norm is refused.
+        max_change_ratio: > 0 or inf; likewise an update whose change is this many times longer than the median of the
+            last RECENT_NORMS accepted ones, once there are as many: a client whose local training diverged. Where most
+            changes become so long, they are accepted again.
+        aggregate_s: ≥ 0, seconds of the clock that an aggregation takes.
+        predict_s: ≥ 0, seconds of the clock for one inference pass over U where the server makes it.
+        stage_s: ≥ 0, seconds of the clock for one run of a stage: after an aggregation, or where it revises a change.
     """
 
-    concurrency: int = 25
-    buffer_size: int = 5
+    concurrency: Annotated[int, Ge(1)] = DEFAULT_CONCURRENCY
+    buffer_size: Annotated[int, Ge(1)] = DEFAULT_BUFFER_SIZE
     refill: Literal["immediate", "batch"] = "immediate"
     schedule: Schedule = field(default_factory=Schedule)
     client_schedule: Schedule = field(default_factory=Schedule)
-    ema: float = 0.0
-    max_change_norm: float = 1e4
-    max_change_ratio: float = 20.0
-    aggregate_s: float = 0.0
-    predict_s: float = 0.0
-    stage_s: float = 0.0
+    ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    max_change_norm: Annotated[float, Gt(0), AllowInf()] = 1e4
+    max_change_ratio: Annotated[float, Gt(0), AllowInf()] = 20.0
+    aggregate_s: Annotated[float, Ge(0)] = 0.0
+    predict_s: Annotated[float, Ge(0)] = 0.0
+    stage_s: Annotated[float, Ge(0)] = 0.0

@@ -120,6 +120,23 @@ class PopulationConfig:
     day_s: float = 86_400.0
     availability: str = "windows"
 
+    def unused_settings(self) -> dict[str, str]:
+        """Settings without effect, each with the reason."""
+        reason = f"population.name is {self.name!r}"
+        unused = {
+            "class_counts": self.name == "none",
+            "assignment": self.name not in REGIMES,
+            "mean_s": self.name not in ("exponential", "lognormal", "phones"),
+            "sigma": self.name not in ("exponential", "lognormal"),
+            "job_sigma": self.name not in ("lognormal", "phones"),
+        }
+        reasons = {name: reason for name, idle in unused.items() if idle}
+        if self.down_mbps == self.up_mbps == 0:
+            reasons["network_sigma"] = "the network is infinitely fast (down_mbps and up_mbps are 0)"
+        if self.available_fraction == 1 and self.availability == "windows":
+            reasons["day_s"] = "population.available_fraction is 1"
+        return reasons
+
     def faults(self, clients: int | None = None) -> list[str]:
         """Everything wrong with these settings, one line each with its remedy; empty if all is well.
 

@@ -1,4 +1,4 @@
-"""Stages: what the server does beside the aggregation rule, one file each.
+"""Stages: steps of the server beside the aggregation rule, one file each.
 
 Every class that ships here can be imported from this package by its name; a new one needs no entry in this file.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` fi
     from .balanced_echo import BalancedEcho as BalancedEcho
     from .calibrated_echo import CalibratedEcho as CalibratedEcho
     from .central_dp import CentralDP as CentralDP
-    from .certainty import Certainty as Certainty
+    from .certainty import CertaintyWeighted as CertaintyWeighted
     from .dsfl import DSFL as DSFL
     from .echo import Echo as Echo
     from .feddf import FedDF as FedDF

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import torch
 from torch import Tensor
 
-from ..core import topk as sparse
+from ..core.formats import LOGITS as LOGITS
+from ..core.formats import PredictionFormat as PredictionFormat
 from ..core.keys import Key
 from ..core.messages import Model
+from ..objectives.predictions import Predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Distillation:
         lr: η_d.
         clip: ν, the largest gradient norm; 0 does not clip.
         optimizer: "sgd" or "adam" (fresh moments each time).
-        passes: no more steps than so many passes over the inputs take, but at least one; 0 does not bound them.
+        max_passes: the steps are no more than this many passes over the inputs take, but at least one; 0 is no bound.
     """
 
     steps: int
@@ -33,25 +34,25 @@ class Distillation:
     lr: float
     clip: float
     optimizer: Literal["sgd", "adam"] = "sgd"
-    passes: float = 0.0
+    max_passes: float = 0.0
 
     def steps_on(self, inputs: int) -> int:
-        """How many steps are taken on so many inputs."""
-        if not self.passes:
+        """How many steps are taken on this many inputs."""
+        if not self.max_passes:
             return self.steps
-        return min(self.steps, max(1, math.ceil(self.passes * inputs / self.batch_size)))
+        return min(self.steps, max(1, math.ceil(self.max_passes * inputs / self.batch_size)))
 
 
 @dataclass(frozen=True, slots=True)
 class Synthesis:
-    """How inputs are made that nobody ever held.
+    """How inputs are generated.
 
     Attributes:
         steps: of Adam on a copy of the generator, its noise and its class embeddings.
-        batch_size: inputs made.
+        batch_size: inputs to generate.
         lr: the generator's step, on the copy and on itself.
         latent_lr: the step on noise and embeddings.
-        latent_size: numbers of noise an input is made of.
+        latent_size: numbers of noise from which an input is generated.
         width: of the generator's hidden layer.
         adversarial: weight of the disagreement with the student.
     """
@@ -77,65 +78,23 @@ class Generator:
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
-    """Made inputs [B, *shape], the labels [B] they were made for, and the loss they have."""
+    """Generated inputs [B, *shape], the labels [B] for which they were generated, and their loss."""
 
     inputs: Tensor
     labels: Tensor
     loss: float
 
 
-@dataclass(frozen=True, slots=True)
-class PredictionFormat:
-    """In what form predictions travel and are kept.
-
-    Attributes:
-        top_k: keep the k most probable classes, as `fedecho.core.topk` packs them: [P, 3k + 2] int16. 0: all logits.
-        half: all logits, [P, C], as float16 instead of float32.
-    """
-
-    top_k: int = 0
-    half: bool = False
-
-    @classmethod
-    def asked(cls, extra: Mapping[str, Tensor | float]) -> PredictionFormat:
-        """The form that a task asks for."""
-        return cls(int(extra.get("top_k", 0)), bool(extra.get("half", 0)))
-
-    def asking(self) -> dict[str, float]:
-        """What a task says that asks for this form."""
-        return {} if self == LOGITS else {"top_k": float(self.top_k), "half": float(self.half)}
-
-    def width(self, classes: int) -> int:
-        """Numbers a prediction."""
-        return sparse.width(min(self.top_k, classes)) if self.top_k else classes
-
-    def bytes(self, classes: int) -> int:
-        """Bytes a prediction."""
-        return self.width(classes) * (2 if self.top_k or self.half else 4)
-
-    def of(self, logits: Tensor) -> Tensor:
-        """Logits [P, C] in this form."""
-        if self.top_k:
-            return sparse.pack(logits, self.top_k)
-        if not self.half:
-            return logits
-        largest = torch.finfo(torch.float16).max  # an infinity could never be taken out of a running sum again
-        return logits.clamp(-largest, largest).half()
-
-
-LOGITS = PredictionFormat()
-
-
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(student's logits on a batch [B, C], the places of these predictions among those on U, or on the given inputs, [B])
-to a scalar."""
+"""(student's logits on a batch [B, K], the places [B] of these predictions among those on U or the given inputs) to a
+scalar."""
 
 
 class Compute(Protocol):
-    """What a stage may ask of the learner. Inputs that a stage gives or gets are [n, *shape], as U's are.
+    """What a stage may ask of the learner. Inputs that a stage gives or gets have U's shape, [n, *shape].
 
-    A prediction is one of C classes. A classifier makes one an input, so that there are P = |U| of them on U; a
-    language model makes one a token that is not padding, of what comes next.
+    A prediction is one of C classes, or K labels that hold or do not. A classifier makes one per input, so that there
+    are P = |U| of them on U; a language model predicts the next token at each token that is not padding.
     """
 
     @property
@@ -145,11 +104,16 @@ class Compute(Protocol):
 
     @property
     def classes(self) -> int:
-        """C."""
+        """C, or the number of labels."""
+        ...
+
+    @property
+    def predictions(self) -> Predictions | None:
+        """What the objective's predictions mean as probabilities; None where they are none."""
         ...
 
     def predict(self, model: Model, inputs: Tensor | None = None, form: PredictionFormat = LOGITS) -> Tensor:
-        """The model's predictions on `inputs`, [P, C] logits, or in another form; by default on all of U."""
+        """The model's predictions on `inputs`, [P, K] logits, or in another form; by default on all of U."""
         ...
 
     def distill(
@@ -167,7 +131,7 @@ class Compute(Protocol):
         how: Synthesis,
         key: Key,
     ) -> tuple[Generator, Synthetic]:
-        """Inputs of which the teachers are sure and on which the student can still learn, and the generator afterwards.
+        """The generator after a step, and inputs of which the teachers are certain and on which the student can learn.
 
         `mix` [m, C] are the teachers' class proportions: labels are drawn from their mean, and a teacher counts on an
         input by its share of that label. None is a new generator.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from annotated_types import Ge, Gt
 from torch import Tensor
 
+from ..objectives.predictions import Predictions
 from .compute import Loss
-from .round import Round, cross_entropy_to
+from .losses import cross_entropy_to
+from .round_distillation import RoundDistillation
 
 
 @dataclass(frozen=True)
-class DSFL(Round):
+class DSFL(RoundDistillation):
     r"""Entropy-reduction aggregation: p = softmax(p̄/T), p̄ the mean of the round's probabilities; L = CE(p, s).
 
     Itahara, Nishio, Koda, Morikura, Yamamoto, *Distillation-Based Semi-Supervised Federated Learning for
@@ -32,7 +35,7 @@ class DSFL(Round):
         temperature: T; the paper's 0.1. 1 flattens, towards 0 only the most probable class is left.
         clip: the largest gradient norm; 0 does not clip. Not in the paper.
         optimizer: "sgd" or "adam".
-        every: run only when this many updates were accepted since the last run, which makes these the round: for rules
+        every: run only when this many updates were accepted since the last run; these are then the round. For rules
             that step at every arrival.
     """
 
@@ -44,16 +47,16 @@ class DSFL(Round):
         "Computing}, year={2021}}"
     )
     grid: ClassVar[dict[str, tuple[float, ...]]] = {"lr": (0.02, 0.05, 0.1, 0.2)}
-    lr: float = 0.1
-    steps: int = 10
-    batch_size: int = 50
-    temperature: float = 0.1
-    clip: float = 0.0
+    lr: Annotated[float, Gt(0)] = 0.1
+    steps: Annotated[int, Ge(0)] = 10
+    batch_size: Annotated[int, Ge(1)] = 50
+    temperature: Annotated[float, Gt(0)] = 0.1
+    clip: Annotated[float, Ge(0)] = 0.0
     optimizer: Literal["sgd", "adam"] = "sgd"
-    every: int = 1
+    every: Annotated[int, Ge(1)] = 1
 
-    def teacher(self, rows: Tensor) -> Tensor:
+    def teacher(self, rows: Tensor, predictions: Predictions) -> Tensor:
         return (rows.softmax(-1).mean(0) / self.temperature).softmax(-1)
 
-    def loss(self, p: Tensor) -> Loss:
+    def loss(self, p: Tensor, predictions: Predictions) -> Loss:
         return cross_entropy_to(p)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from annotated_types import Ge, Gt
 from torch import Tensor
 
+from ..objectives.predictions import Predictions
 from .compute import Loss
-from .round import Round, kl_to
+from .losses import kl_to
+from .round_distillation import RoundDistillation
 
 
 @dataclass(frozen=True)
-class FedDF(Round):
+class FedDF(RoundDistillation):
     r"""Ensemble distillation: p = softmax(mean of the round's logits), L = KL(p ‖ s).
 
     Lin, Kong, Stich, Jaggi, *Ensemble Distillation for Robust Model Fusion in Federated Learning*, NeurIPS 2020 (arXiv
@@ -22,8 +25,9 @@ class FedDF(Round):
 
     The authors distil up to 10,000 mini-batches after every round and stop when a labelled validation set has seen no
     progress for 1,000 of them. The server here has no labelled data, and an asynchronous round is a few updates, not a
-    cohort's whole training: so a fixed, small number of steps. A client that arrives twice in a round speaks once, with
-    its later model.
+    cohort's whole training: so a fixed, small number of steps. A client that arrives twice in a round counts once, with
+    its later model. Where a prediction is several labels (ours), sigmoid stands for softmax, and KL is the sum over the
+    labels.
 
     Attributes:
         lr: η_d, Adam's step; the paper's 1e-3.
@@ -31,7 +35,7 @@ class FedDF(Round):
         batch_size: |B|; 128 in the authors' code.
         clip: the largest gradient norm; 0 does not clip. 5 as in the authors' code.
         optimizer: "adam" (the paper's) or "sgd".
-        every: run only when this many updates were accepted since the last run, which makes these the round: for rules
+        every: run only when this many updates were accepted since the last run; these are then the round. For rules
             that step at every arrival.
     """
 
@@ -42,15 +46,16 @@ class FedDF(Round):
         "year={2020}}"
     )
     grid: ClassVar[dict[str, tuple[float, ...]]] = {"lr": (0.0001, 0.0003, 0.001, 0.003)}
-    lr: float = 0.001
-    steps: int = 10
-    batch_size: int = 128
-    clip: float = 5.0
+    prediction_kinds: ClassVar[frozenset[str] | None] = frozenset({"classes", "labels"})
+    lr: Annotated[float, Gt(0)] = 0.001
+    steps: Annotated[int, Ge(0)] = 10
+    batch_size: Annotated[int, Ge(1)] = 128
+    clip: Annotated[float, Ge(0)] = 5.0
     optimizer: Literal["sgd", "adam"] = "adam"
-    every: int = 1
+    every: Annotated[int, Ge(1)] = 1
 
-    def teacher(self, rows: Tensor) -> Tensor:
-        return rows.mean(0).softmax(-1)
+    def teacher(self, rows: Tensor, predictions: Predictions) -> Tensor:
+        return predictions.probabilities(rows.mean(0))
 
-    def loss(self, p: Tensor) -> Loss:
-        return kl_to(p)
+    def loss(self, p: Tensor, predictions: Predictions) -> Loss:
+        return kl_to(p, predictions)
