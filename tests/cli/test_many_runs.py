@@ -33,6 +33,7 @@ def test_compare(config: str, capsys: Captured) -> None:
         "other metrics",
         "cost",
         "minus fedbuff",
+        "minus fedbuff",
         "mean ± standard deviation over 2 seeds",
     ]
     for table in tables[:4]:
@@ -41,8 +42,8 @@ def test_compare(config: str, capsys: Captured) -> None:
     assert tables[3][0].split()[:3] == ["cost", "s", "to"]
     assert tables[4][1].startswith("gentle ")
     assert tables[4][1].count("too few seeds") == 2
-    assert "accuracy: mean of the last 4 evaluations; there are no more after the first" in tables[5]
-    assert "lower is better: loss, calibration error" in tables[5]
+    assert "accuracy: mean of the last 4 evaluations; there are no more after the first" in tables[6]
+    assert "lower is better: loss, calibration error" in tables[6]
     assert max(map(len, lines)) <= 80
     assert json.loads(Path("all/comparison.json").read_text())["methods"] == ["gentle", "fedbuff"]
     _, never, _ = call(capsys, *arguments, "--target", "0.999")

@@ -25,7 +25,7 @@ from fedecho.core.errors import ConfigError
             ["client.lr is 0.0; it must be above 0 and finite", "server.concurrency (11) exceeds data.clients (10): "],
         ),
         (["run", "c.toml", "--out", "c.toml"], ["c.toml cannot be written ("]),
-        (["run", "c.toml", "--set", "data.dataset=digit"], ["`dataset` ('digit') is unknown; choose from "]),
+        (["run", "c.toml", "--set", "data.dataset=digit"], ["data.dataset is 'digit' (did you mean 'digits'?); there are "]),
         (["run", "c.toml", "--set", "model.depth=3"], ["[model] mlp cannot be built: "]),
         (["run", "c.toml", "--set", "model.hidden=8"], ["[model] mlp cannot be built: `hidden` is 8; give a list of"]),
         (["run", "c.toml", "--set", "experiment.device=gpu"], ["experiment.device 'gpu' cannot be used ("]),
@@ -83,7 +83,7 @@ def test_every_option_has_help_and_says_its_default() -> None:
     options = [(name, action) for name, command in commands[0].choices.items() for action in command._actions]
     assert len(options) > 40
     for name, action in options:
-        assert action.help, f"{name} {action.dest}"
+        assert action.help or action.dest == argparse.SUPPRESS, f"{name} {action.dest}"
         if action.option_strings and action.dest != "help":
             assert "default:" in action.help or "(required)" in action.help, f"{name} {action.dest}"
             if isinstance(action.default, str) and action.default != argparse.SUPPRESS:

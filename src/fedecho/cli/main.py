@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from ..core.errors import FedechoError, Interrupted
+from ..core.errors import Fault, FedechoError, Interrupted
 from .options import parser
 
 
@@ -40,13 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _print_traceback(fault: BaseException) -> None:
-    """The traceback with all that led to it, what `raise … from None` hides included."""
-    cause: BaseException | None = fault
+def _print_traceback(error: FedechoError) -> None:
+    """The traceback of an error, of all that led to it (also what `raise … from None` hides), and of its faults."""
+    shown: list[BaseException] = []
+    cause: BaseException | None = error
     while cause is not None:
         cause.__suppress_context__ = cause.__cause__ is not None
+        shown.append(cause)
         cause = cause.__cause__ or cause.__context__
-    traceback.print_exception(fault)
+    traceback.print_exception(error)
+    for fault in getattr(error, "faults", ()):
+        if isinstance(fault, Fault) and fault.cause not in shown:
+            traceback.print_exception(fault.cause)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,17 @@ class FedechoError(Exception):
     """The root of the tree: catch it to catch everything fedecho raises on purpose."""
 
 
+class Fault(str):
+    """One message of a `ConfigError`, with the exception that led to it, whose traceback `--debug` shows."""
+
+    cause: BaseException
+
+    def __new__(cls, text: str, cause: BaseException) -> Fault:
+        fault = super().__new__(cls, text)
+        fault.cause = cause
+        return fault
+
+
 class ConfigError(FedechoError):
     """One or several faults in a configuration.
 
@@ -33,7 +44,7 @@ class ConfigError(FedechoError):
         super().__init__("\n".join(self.faults))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[str, ...]]]:
-        return type(self), (self.faults,)  # it travels between processes
+        return type(self), (tuple(map(str, self.faults)),)  # it travels between processes, without causes
 
 
 class DataError(FedechoError):
