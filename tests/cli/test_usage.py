@@ -25,7 +25,7 @@ from fedecho.core.errors import ConfigError
             ["client.lr is 0.0; it must be above 0 and finite", "server.concurrency (11) exceeds data.clients (10): "],
         ),
         (["run", "c.toml", "--out", "c.toml"], ["c.toml cannot be written ("]),
-        (["run", "c.toml", "--set", "data.dataset=digit"], ["data.dataset is 'digit' (did you mean 'digits'?); there are "]),
+        (["run", "c.toml", "--set", "data.dataset=digit"], ["data.dataset is 'digit' (did you mean 'digits'?); there "]),
         (["run", "c.toml", "--set", "model.depth=3"], ["[model] mlp cannot be built: "]),
         (["run", "c.toml", "--set", "model.hidden=8"], ["[model] mlp cannot be built: `hidden` is 8; give a list of"]),
         (["run", "c.toml", "--set", "experiment.device=gpu"], ["experiment.device 'gpu' cannot be used ("]),
@@ -76,6 +76,14 @@ def test_debug_shows_the_traceback(own: str, capsys: Captured) -> None:
         assert 'my_broken.py", line 1' in err
         assert err.splitlines()[-1].startswith("fedecho: algorithm 'my_broken:Rule' cannot be imported (")
     assert "Traceback" not in call(capsys, *arguments)[2]
+
+
+def test_a_setting_without_effect_is_told_in_a_line(config: str) -> None:
+    command = [sys.executable, "-m", "fedecho", "run", config, "--set", "executor.workers=2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (text,) = done.stderr.splitlines()
+    assert text.startswith("fedecho: warning: executor.workers ")
 
 
 def test_every_option_has_help_and_says_its_default() -> None:
