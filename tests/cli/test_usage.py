@@ -25,7 +25,7 @@ from fedecho.core.errors import ConfigError
             ["client.lr is 0.0; it must be above 0 and finite", "server.concurrency (11) exceeds data.clients (10): "],
         ),
         (["run", "c.toml", "--out", "c.toml"], ["c.toml cannot be written ("]),
-        (["run", "c.toml", "--set", "data.dataset=digit"], ["data.dataset is 'digit' (did you mean 'digits'?); there "]),
+        (["run", "c.toml", "--set", "data.dataset=digit"], ["data.dataset is 'digit' (did you mean 'digits'?); "]),
         (["run", "c.toml", "--set", "model.depth=3"], ["[model] mlp cannot be built: "]),
         (["run", "c.toml", "--set", "model.hidden=8"], ["[model] mlp cannot be built: `hidden` is 8; give a list of"]),
         (["run", "c.toml", "--set", "experiment.device=gpu"], ["experiment.device 'gpu' cannot be used ("]),
