@@ -1,4 +1,4 @@
-"""Data sets whose classes are unequally frequent, for docs/studies.md: what a method that counts on equal ones loses.
+"""Data sets with unequally frequent classes, for docs/studies.md: what a method loses that assumes equal ones.
 
     PYTHONPATH=benchmarks fedecho run configs/digits_coupled.toml --set data.dataset=long_tail:digits
 
@@ -26,14 +26,14 @@ def fashion_mnist() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _thinned(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     source = load(name)
-    train, test = _kept(source.labels, source.classes), _kept(source.test_labels, source.classes)
+    train, test = _remaining(source.labels, source.classes), _remaining(source.test_labels, source.classes)
     return source.inputs[train], source.labels[train], source.test_inputs[test], source.test_labels[test]
 
 
-def _kept(labels: Tensor, classes: int) -> Tensor:
-    """The places of the images kept: the first of each class."""
-    kept = []
+def _remaining(labels: Tensor, classes: int) -> Tensor:
+    """The places of the images that stay: the first ones of each class."""
+    parts = []
     for k in range(classes):
         places = (labels == k).nonzero().flatten()
-        kept.append(places[: round(len(places) * RAREST ** (k / (classes - 1)))])
-    return torch.cat(kept).sort().values
+        parts.append(places[: round(len(places) * RAREST ** (k / (classes - 1)))])
+    return torch.cat(parts).sort().values

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import tomli_w
 
+from fedecho.cli.arguments import parse_seeds
+from fedecho.cli.progress import JobsScreen
 from fedecho.cli.tables import compare_table, tune_table
 from fedecho.config.toml import read_toml, resolve
 from fedecho.experiment.result import Result
 from fedecho.studies import tune
-from fedecho.studies.compare import Failure, Job, gather, note, plan, run_jobs
+from fedecho.studies.compare import collect, plan, write_manifest
+from fedecho.studies.jobs import Failure, Job, run_jobs
 from fedecho.studies.summary import summarize
 
 STUDIES = Path(__file__).parent.parent / "configs" / "studies"
@@ -59,56 +62,55 @@ GRIDS: dict[str, dict[str, tune.Grid]] = {
         **{method: {"stages.lr": (0.1, 0.3, 1.0, 3.0)} for method in ("fedecho", "fedecho_balanced")},
     },
 }
-"""Where a method's own grid is badly placed: as many values, elsewhere."""
+"""Grids for methods whose own grid does not fit a cell: other values, as many."""
 
 
-def study(cell: str, methods: list[str], seeds: list[int], given: argparse.Namespace) -> None:
+def study(cell: str, methods: list[str], seeds: list[int], options: argparse.Namespace) -> None:
+    """Tune the methods in a cell, compare them on the seeds, print both tables."""
     base, changes = CELLS[cell]
-    tables = resolve(read_toml(STUDIES / f"{base}.toml"), None, changes + given.set)
-    out = given.out / cell
+    tables = resolve(read_toml(STUDIES / f"{base}.toml"), None, changes + options.set)
+    out = options.out / cell
     out.mkdir(parents=True, exist_ok=True)
     print(f"== {cell}: {base} {' '.join(changes)}", flush=True)
 
-    def finished(job: Job, result: Result | Failure) -> None:
-        if isinstance(result, Failure):
-            told = result.reason
-        elif result.final_perplexity is not None:
-            told = f"perplexity {result.final_perplexity:.3f} {result.wall_s:6.1f} s"
-        else:
-            told = f"{result.final_accuracy:.4f} {result.wall_s:6.1f} s"
-        print(f"{cell} {job.label} seed {job.seed}: {told}", flush=True)
-
     grids = {method: GRIDS.get(cell, {}).get(method) or tune.own_grid(tables, method) for method in methods}
-    length = [f"experiment.updates={given.tune_updates}"] if given.tune_updates else []
-    searched = tune.plan(tables, grids, [given.tune_seed], length, out / "tuning")
-    choices = tune.choose(grids, [given.tune_seed], run_jobs(searched, given.jobs, finished))
+    length = [f"experiment.updates={options.tune_updates}"] if options.tune_updates else []
+    searched = tune.plan(tables, grids, [options.tune_seed], length, out / "tuning")
+    choices = tune.choose(grids, [options.tune_seed], run_all(searched, options.jobs))
     print(tune_table(choices), flush=True)
     best = tune.tuned(tables, choices)
-    kept = out / "tuned.toml"
-    if kept.exists():  # methods of an earlier call stay in it
-        best["variants"] = {**read_toml(kept).get("variants", {}), **{m: best["variants"][m] for m in methods}}
-    kept.write_text(tomli_w.dumps(best), encoding="utf-8")
+    tuned = out / "tuned.toml"
+    if tuned.exists():  # methods of an earlier call stay in it
+        best["variants"] = {**read_toml(tuned).get("variants", {}), **{m: best["variants"][m] for m in methods}}
+    tuned.write_text(tomli_w.dumps(best), encoding="utf-8")
     if not seeds:
         return
     jobs = plan(best, methods, seeds, [], out / "runs")
-    note(out / "runs", methods, seeds, methods[-1])
-    runs, failures = gather(jobs, run_jobs(jobs, given.jobs, finished))
+    write_manifest(out / "runs", methods, seeds, methods[-1])
+    runs, failures = collect(jobs, run_all(jobs, options.jobs))
     print(compare_table(summarize(runs, methods[-1], None, failures)), flush=True)
+
+
+def run_all(jobs: list[Job], processes: int) -> list[Result | Failure]:
+    """The jobs, shown on the terminal."""
+    with JobsScreen(jobs, table=True) as screen:
+        return run_jobs(jobs, processes, screen)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cells", nargs="+", choices=list(CELLS), metavar="CELL", help=", ".join(CELLS))
     parser.add_argument("--methods", default="fedasync,fedbuff,fedbuff_ema,ca2fl,fadas_da,fedecho")
-    parser.add_argument("--seeds", default="0,1,2,3,4", help="may be empty: then it only tunes")
+    parser.add_argument("--seeds", default="0-4", help="may be empty: then it only tunes")
     parser.add_argument("--tune-seed", type=int, default=100, help="none of the comparison's")
     parser.add_argument("--tune-updates", type=int, default=0, help="a shorter run for tuning; 0: as in the comparison")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="table.key=value", help="for every run")
-    given = parser.parse_args()
-    for cell in given.cells:
-        study(cell, given.methods.split(","), [int(seed) for seed in given.seeds.split(",") if seed], given)
+    options = parser.parse_args()
+    seeds = parse_seeds(options.seeds) if options.seeds else []
+    for cell in options.cells:
+        study(cell, options.methods.split(","), seeds, options)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from fedecho.config.toml import read_toml, resolve
 from fedecho.core.errors import ConfigError
 from fedecho.experiment.result import Result
 from fedecho.studies import tune
-from fedecho.studies.compare import Failure
+from fedecho.studies.jobs import Failure
+from studies.results import ACCURACY, PERPLEXITY, a_result, values
 
 TABLES: dict[str, Any] = {
     "experiment": {"updates": 20, "eval_every": 10},
@@ -26,7 +27,7 @@ TABLES: dict[str, Any] = {
 
 
 def result(accuracy: float) -> Result:
-    return Result("m", 0, "digits", 2, 10, 7.0, 3.0, accuracy, accuracy, None, None, {}, 100.0, "", 0, 0)
+    return a_result("m", 0, {ACCURACY: values(accuracy)})
 
 
 def test_every_method_brings_four_values_of_its_own_step() -> None:
@@ -76,6 +77,15 @@ def test_a_candidate_that_failed_on_any_seed_comes_last() -> None:
     assert choice.candidates[1].failed == ("diverged",)
 
 
+def test_the_lowest_perplexity_wins_and_one_that_is_infinite_comes_last() -> None:
+    perplexities = [9.0, 4.0, float("inf"), 5.0]
+    results = [a_result("m", 0, {PERPLEXITY: values(value)}, "text", "language") for value in perplexities]
+    (choice,) = tune.choose({"a": {"algorithm.lr": (0.1, 0.2, 0.3, 0.4)}}, [0], results)
+    assert choice.best.settings == {"algorithm.lr": 0.2}
+    assert choice.candidates[2].failed == ("perplexity is inf",)
+    assert tune.to_dict(choice)["metric"] == "perplexity"
+
+
 def test_the_tuned_tables_are_the_old_ones_with_the_choices_as_variants() -> None:
     grids = {"calm": {"algorithm.lr": (0.1, 0.2)}, "fedecho": {"stages.lr": (0.1, 0.2)}}
     choices = tune.choose(grids, [0], [result(0.1), result(0.2), result(0.4), result(0.3)])
@@ -103,9 +113,10 @@ def test_the_command_searches_writes_what_compare_takes_and_continues(
     command = ["tune", str(config), "--algorithm", "fedbuff", "--grid", "algorithm.lr=0.0001,1.0", "--jobs", "2"]
     out = tmp_path / "out"
     assert main([*command, "--seeds", "5,6", "--out", str(out)]) == 0
-    told = capsys.readouterr().out
-    assert told.count("seed 5") == 2
-    assert "algorithm.lr=1.0" in next(line for line in told.splitlines() if line.endswith("best"))
+    text = capsys.readouterr().out
+    assert text.count("seed 5") == 2
+    assert "algorithm.lr=1.0" in next(line for line in text.splitlines() if line.endswith("best"))
+    assert "on the validation part, mean of the last evaluations, mean ± standard deviation over 2 seeds" in text
     chosen = read_toml(out / "tuned.toml")
     assert chosen["variants"]["fedbuff"] == {"algorithm": {"lr": 1.0}}
     assert chosen["experiment"] == {

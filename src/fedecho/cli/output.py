@@ -11,6 +11,10 @@ WIDTH = 80
 """Columns of a terminal that tables fit into."""
 
 
+UNKNOWN = "–"
+"""The cell of a number that is not known."""
+
+
 def print_json(document: Mapping[str, Any]) -> None:
     """One JSON document. JSON has no NaN and no infinity: these are written as null."""
     print(json.dumps(_finite(document), indent=2, allow_nan=False))
@@ -30,12 +34,14 @@ def blocks(header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence
 
     Args:
         header: the heading of every column.
-        rows: the cells of every row.
+        rows: the cells of every row; columns in which no row has more than `UNKNOWN` are left out.
         notes: for each row, lines that stand below it in the first block.
     """
     widths = [max(len(cells[column]) for cells in (header, *rows)) for column in range(len(header))]
     groups: list[list[int]] = [[]]
     for column, width in enumerate(widths[1:], start=1):
+        if all(cells[column] == UNKNOWN for cells in rows):
+            continue
         if groups[-1] and sum(widths[place] + 2 for place in groups[-1]) + widths[0] + 2 + width > WIDTH:
             groups.append([])
         groups[-1].append(column)

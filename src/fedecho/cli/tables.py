@@ -10,7 +10,7 @@ from ..objectives.base import Metric
 from ..studies import tune
 from ..studies.statistics import FEWEST, Paired
 from ..studies.summary import Difference, MetricSpreads, Row, Spread, Table
-from .output import WIDTH, blocks
+from .output import UNKNOWN, WIDTH, blocks
 
 PROFILE = {
     "setup_s": "data and set-up",
@@ -24,8 +24,6 @@ PROFILE = {
     "engine_s": "clock, handing out jobs",
 }
 """The kinds of `Result.profile_s`."""
-
-NONE = "–"
 
 
 # -- one run
@@ -122,7 +120,7 @@ def _notes(row: Row) -> list[str]:
 
 
 def _costs(table: Table) -> list[str]:
-    goal = NONE if table.target is None else f"s to {table.target:g}"
+    goal = UNKNOWN if table.target is None else f"s to {table.target:g}"
     heading = ["cost", *([goal, "updates to it"] if table.target is not None else []), "s a run", "server s", "MiB"]
     rows = []
     for row in table.rows:
@@ -183,21 +181,21 @@ def _averaged(spreads: Sequence[MetricSpreads]) -> str:
 
 def _mean_and_std(value: Spread | None, decimals: int) -> str:
     if value is None:
-        return NONE
+        return UNKNOWN
     return f"{value.mean:.{decimals}f}" + ("" if value.std is None else f" ± {value.std:.{decimals}f}")
 
 
 def _mean(value: Spread | None, decimals: int) -> str:
-    return NONE if value is None else f"{value.mean:.{decimals}f}"
+    return UNKNOWN if value is None else f"{value.mean:.{decimals}f}"
 
 
 def _gap(value: Difference | None, decimals: int) -> str:
-    return NONE if value is None else f"{_interval(value.paired, decimals)} {value.verdict}"
+    return UNKNOWN if value is None else f"{_interval(value.paired, decimals)} {value.verdict}"
 
 
 def _interval(value: Paired | None, decimals: int) -> str:
     if value is None:
-        return NONE
+        return UNKNOWN
     return f"{value.mean:+.{decimals}f}" + ("" if value.half_width is None else f" ± {value.half_width:.{decimals}f}")
 
 

@@ -21,6 +21,17 @@ class FedechoError(Exception):
     """The root of the tree: catch it to catch everything fedecho raises on purpose."""
 
 
+class Fault(str):
+    """One message of a `ConfigError`, with the exception that led to it, whose traceback `--debug` shows."""
+
+    cause: BaseException
+
+    def __new__(cls, text: str, cause: BaseException) -> Fault:
+        fault = super().__new__(cls, text)
+        fault.cause = cause
+        return fault
+
+
 class ConfigError(FedechoError):
     """One or several faults in a configuration.
 
@@ -33,7 +44,7 @@ class ConfigError(FedechoError):
         super().__init__("\n".join(self.faults))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[str, ...]]]:
-        return type(self), (self.faults,)  # it travels between processes
+        return type(self), (tuple(map(str, self.faults)),)  # it travels between processes, without causes
 
 
 class DataError(FedechoError):
@@ -45,7 +56,7 @@ class MissingExtra(FedechoError):
 
     def __init__(self, purpose: str, extra: str) -> None:
         self.purpose, self.extra = purpose, extra
-        super().__init__(f"{purpose} needs an optional dependency: pip install 'fedecho[{extra}]'")
+        super().__init__(f"{purpose} needs a package that is not installed; install it: pip install 'fedecho[{extra}]'")
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
         return type(self), (self.purpose, self.extra)

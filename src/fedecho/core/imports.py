@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, Fault
 
 
 def import_object(path: str, what: str) -> Any:
@@ -27,7 +27,8 @@ def import_object(path: str, what: str) -> Any:
             value = getattr(value, part)
     except Exception as fault:  # whatever the module itself raises
         why = f"{type(fault).__name__}: {fault}"
-        raise ConfigError(f"{what} {path!r} cannot be imported ({why}); give an importable `module:name`") from fault
+        text = f"{what} {path!r} cannot be imported ({why}); give an importable `module:name`"
+        raise ConfigError(Fault(text, fault)) from fault
     finally:
         if added:
             sys.path.remove(here)

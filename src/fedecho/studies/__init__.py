@@ -1,0 +1,1 @@
+"""Many runs: comparing methods, tuning settings, statistics, tables."""

@@ -48,5 +48,5 @@ def default_target(metric: Metric, best_mean: float) -> float | None:
         return math.floor(95 * best_mean) / 100
     value = best_mean * (0.95 if metric.higher_is_better else 1.05)
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
-    rounded = (math.floor if metric.higher_is_better else math.ceil)(value / unit) * unit
+    rounded = (math.floor if metric.higher_is_better else math.ceil)(round(value / unit, 9)) * unit
     return float(f"{rounded:.3g}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 
 from ..config.config import Config
 from ..config.toml import read_toml
-from ..core.errors import Diverged, RecordError, Stalled
+from ..core.errors import Diverged, RecordError, Stalled, UnusedSettingWarning
 from ..experiment.observer import Observer
 from ..experiment.result import Result
 from ..experiment.run import resume, run
@@ -109,6 +110,7 @@ def _run_in_worker(place: int, label: str, seed: int, tables: dict[str, Any], ou
     """`run_job` in another process, which finds a user's own rule by its name; only the command line prints."""
     # Ctrl-C stops each run at a checkpoint; a forkserver that an executor started blocks it for all that it forks
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    warnings.simplefilter("ignore", UnusedSettingWarning)  # given when the runs were planned
     with contextlib.redirect_stdout(sys.stderr):
         try:
             return run_job(Job(label, seed, Config.from_dict(tables), out), _Reporter(place))

@@ -23,6 +23,8 @@ class MLP(nn.Module):
 
     def __init__(self, shape: Sequence[int], classes: int, hidden: Sequence[int] = (100,)) -> None:
         super().__init__()
+        if not isinstance(hidden, Sequence) or not all(isinstance(width, int) and width > 0 for width in hidden):
+            raise TypeError(f"`hidden` is {hidden!r}; give a list of whole numbers above 0, such as [100]")
         widths = [math.prod(shape), *hidden]
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
