@@ -30,11 +30,19 @@ class Keys:
         arrays: the array record.
         config: the config record.
         examples: the metric that counts a client's examples.
+        evaluated_arrays: the array record of an evaluation message.
+        evaluated_config: its config record.
     """
 
     arrays: str = "arrays"
     config: str = "config"
     examples: str = "num-examples"
+    evaluated_arrays: str = "arrays"
+    evaluated_config: str = "config"
+
+
+LEGACY_KEYS = Keys("fitins.parameters", "fitins.config", "num_examples", "evaluateins.parameters", "evaluateins.config")
+"""What an app with a `client_fn` (a `Client` or `NumPyClient`) calls them."""
 
 
 class Arrays:

@@ -14,25 +14,23 @@ from ..core.errors import ConfigError
 from ..core.messages import Model, Task, TrainResult
 from ..stages.compute import LOGITS, PredictionFormat
 from .arrays import Arrays, Keys, as_record, digest
-from .wire import Unreadable, decode, metric, metrics_of, printable
+from .wire import RESERVED, Unreadable, decode, metric, metrics_of, printable
 
 ASKED = "fedecho"
 """The config record in which the server asks more of a client than its training; only our client mod reads it."""
-
-
 EXTRA = "fedecho.extra"
 """The array record with what a client rule is sent, and reports."""
-
-
 PREDICTIONS = "fedecho.predictions"
 """The array record with a client's logits on U."""
-
-
 PATIENCE = 3
 """Answers without what a rule needs (or without an example count), before the first with it, after which the run is
 given up."""
 MOST_EXAMPLES = 2**40
 """Training examples that a client may say it has, at most; the server bounds them relative to what is usual."""
+
+
+LARGEST_LOGIT = 1e3
+"""The size of a logit in a client's predictions, at most."""
 
 
 class RecordCodec:
@@ -120,7 +118,8 @@ class RecordCodec:
     def _examples(self, content: RecordDict, metrics: dict[str, float]) -> int:
         """The client's example count, which is taken out of the metrics."""
         examples = metric(content, self.keys.examples)
-        metrics.pop(self.keys.examples, None)
+        name = self.keys.examples
+        metrics.pop(f"client_{name}" if name in RESERVED else printable(name), None)
         if math.isnan(examples):
             names = ", ".join(repr(printable(name, 40)) for name in list(metrics)[:5]) or "none"
             self._give_up_or_refuse(
@@ -149,7 +148,10 @@ class RecordCodec:
         if len(arrays) != 1:
             raise Unreadable(f"its record {PREDICTIONS!r} holds {len(arrays)} arrays, not one")
         shape, floating = self._predictions
-        return decode(arrays[0], "predictions", shape, floating)
+        predictions = decode(arrays[0], "predictions", shape, floating)
+        if floating and predictions.numel() and (largest := float(predictions.abs().max())) > LARGEST_LOGIT:
+            raise Unreadable(f"its predictions hold a logit of size {largest:.3g}, above {LARGEST_LOGIT:.3g}")
+        return predictions
 
     def _give_up_or_refuse(self, reason: str) -> NoReturn:
         """Refuse an answer that lacks what every answer must have; when none of the first had it, give up the run."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from .arrays import LEGACY_KEYS
 from .wire import printable
 
 log = logging.getLogger("flwr")
@@ -131,4 +132,6 @@ def error_of(reply: Message | None) -> str:
     """A reply's error in a line; of a long one the end, where an exception's own text is."""
     if reply is None:
         return "no answer"
-    return f"error {reply.error.code}: {printable(reply.error.reason or 'no reason given', 300)}"
+    reason = printable(reply.error.reason or "no reason given", 300)
+    hint = "; the app has a client_fn: give the strategy legacy=True" if LEGACY_KEYS.arrays in reason else ""
+    return f"error {reply.error.code}: {reason}{hint}"

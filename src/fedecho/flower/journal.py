@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,13 +13,13 @@ from ..core.messages import LogEntry
 from ..experiment.live_recorder import LiveRecorder
 from ..experiment.setup import Setup
 from ..runs.folder import RunFolder
-from .wire import metrics_of
+from .codec import MOST_EXAMPLES
+from .wire import RESERVED, metrics_of
 
 log = logging.getLogger("flwr")
 
-
-OURS = ("num_examples", "num-examples", "waited_s", "change_norm")
-"""What the records tell of an update beside its client's metrics."""
+COUNTS = ("num_examples", "num-examples", "client_num_examples")
+"""Names under which example counts stand in the records."""
 
 
 class Story:
@@ -72,13 +71,12 @@ class Journal(LiveRecorder):
     def commit(self, entries: Sequence[LogEntry]) -> None:
         for entry in entries:
             self._story.add(entry.kind, entry.version, entry.detail)
+            if entry.client is not None and entry.kind in ("accept", "refuse"):  # its node waits for work
+                refused = entry.kind == "refuse" and not self._only_late(entry)
+                self._judged(entry.client, str(entry.detail.get("reason")) if refused else None)
         super().commit(entries)
         for entry in entries:
-            if entry.kind == "accept" and entry.client is not None:
-                self._judged(entry.client, None)
-            elif entry.kind == "refuse" and entry.client is not None and not self._only_late(entry):
-                self._judged(entry.client, str(entry.detail.get("reason")))
-            elif entry.kind == "aggregate":
+            if entry.kind == "aggregate":
                 self._log_version(entry)
                 if self._ask is not None and self._due([entry]):
                     self._ask(entry.version or 0)
@@ -133,16 +131,20 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _mean(details: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means of the metrics, weighted by examples where these are told."""
-    each = [numbers(one) for one in details]
-    weights = [one.get("num_examples", one.get("num-examples", 1.0)) for one in each]
-    names = [name for name in dict.fromkeys(name for one in each for name in one) if name not in OURS]
+    """Means of the metrics, weighted by example counts where there are any. What has an absurd count is left out."""
+    pairs = [(metrics, _count(metrics)) for metrics in map(numbers, details)]
+    pairs = [(metrics, count) for metrics, count in pairs if 0 < count <= MOST_EXAMPLES]
+    names = dict.fromkeys(name for metrics, _ in pairs for name in metrics if name not in (*RESERVED, *COUNTS))
     means = {}
     for name in names:
-        pairs = [(one[name], w) for one, w in zip(each, weights, strict=True) if name in one]
-        total = sum(w for _, w in pairs)
-        means[name] = sum(value * w for value, w in pairs) / total if total else math.nan
+        total = sum(count for metrics, count in pairs if name in metrics)
+        means[name] = sum(metrics[name] * count for metrics, count in pairs if name in metrics) / total
     return means
+
+
+def _count(metrics: Mapping[str, float]) -> float:
+    """A client's example count; 1 where there is none."""
+    return next((metrics[name] for name in COUNTS if name in metrics), 1.0)
 
 
 def _record(metrics: Mapping[str, float]) -> MetricRecord:

@@ -30,7 +30,7 @@ from ..learning.learner import Learner
 from ..runs.folder import RunFolder
 from ..server.server import Server, common_format
 from .arguments import argument_faults, concurrency_setting, import_name, range_faults, split_settings
-from .arrays import Arrays, Keys
+from .arrays import LEGACY_KEYS, Arrays, Keys
 from .codec import RecordCodec
 from .journal import Journal, Story, numbers
 from .state import open_folder, restore
@@ -86,6 +86,8 @@ class Asynchronous(Strategy):
         seed: of the server's draws (who works next, mini-batches of U, noise); None draws one, and records it.
         device: where the server learns.
         threads: torch threads of the server.
+        legacy: the clients' app has a `client_fn` (a `Client` or `NumPyClient`), whose records have other names; the
+            three keys below are then not looked at.
         weighted_by_key: the metric that counts a client's examples.
         arrayrecord_key: what the app calls its arrays.
         configrecord_key: what it calls its config.
@@ -122,6 +124,7 @@ class Asynchronous(Strategy):
         seed: int | None = None,
         device: str = "cpu",
         threads: int = 1,
+        legacy: bool = False,
         weighted_by_key: str = "num-examples",
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
@@ -142,11 +145,12 @@ class Asynchronous(Strategy):
         self._seed, self._least, self._fraction = seed, min_available_nodes, fraction_evaluate
         self._refresh_s, self._patience = refresh_s, patience
         self._choose_nodes, self._stop_when = choose_nodes, stop_when
-        self._keys = Keys(arrayrecord_key, configrecord_key, weighted_by_key)
+        own_keys = Keys(arrayrecord_key, configrecord_key, weighted_by_key, arrayrecord_key, configrecord_key)
+        self._keys = LEGACY_KEYS if legacy else own_keys
         self._judged_by = {"accuracy": accuracy_key, "loss": loss_key}
         called = self.method or method or "fedbuff"
         rule, *stages = ALIASES.get(called, called).split("+")
-        own, theirs = split_settings(settings, stages)
+        own, of_stages = split_settings(settings, stages)
         if concurrency is None and (needed := concurrency_setting(rule, own)):
             raise ConfigError(f"{rule} needs to know how many nodes work at once: give `concurrency`, or `{needed}`")
         tables: dict[str, Any] = {
@@ -154,13 +158,13 @@ class Asynchronous(Strategy):
             "data": {"dataset": "flower"},
             "server": {"concurrency": EVERYONE if concurrency is None else concurrency, **(server or {})},
             "algorithm": {"name": rule, **own},
-            "stages": [{"name": stage, **theirs[stage]} for stage in stages],
+            "stages": [{"name": stage, **of_stages[stage]} for stage in stages],
             "transport": {"name": "flower", "evaluate_every": evaluate_every},
             "executor": {"threads": threads},
             "records": {"checkpoint_every_s": checkpoint_every_s, "keep": keep},
         }
         self._tables = resolve(tables)
-        self._config = Config.from_dict(self._tables)  # every fault is told now, not when the federation is waiting
+        self._config = Config.from_dict(self._tables)  # raises every fault now, not when the federation waits
 
     # -- what Flower asks of a strategy
 
@@ -245,7 +249,7 @@ class Asynchronous(Strategy):
             metrics = story.judged[model.version] = numbers(record or {})
             if self._stop_when is not None and stop and self._stop_when(model.version, metrics):
                 stop[0](model.version)
-            return {ours: metrics.get(theirs) for ours, theirs in self._judged_by.items()}
+            return {name: metrics.get(key) for name, key in self._judged_by.items()}
 
         try:
             setup = prepare_live(config, read, self._model, self._unlabeled, judge, lambda _, m: arrays[0].tensors(m))
@@ -298,7 +302,8 @@ class Asynchronous(Strategy):
             nodes = transport.idle
             asked_nodes = nodes[: math.ceil(self._fraction * len(nodes))]
             config = codec.config(dict(evaluate_config), version)
-            content = RecordDict({self._keys.arrays: codec.record(server.model), self._keys.config: config})
+            keys = self._keys
+            content = RecordDict({keys.evaluated_arrays: codec.record(server.model), keys.evaluated_config: config})
             transport.evaluate(version, content, asked_nodes)
 
         def judged(client: int, refused: str | None) -> None:

@@ -49,6 +49,10 @@ KNOWN, RECENT = 3, 20
 """Answers of a node from which on its own times count, and how many of the latest do."""
 
 
+RESTS = "its node rests after a refused answer"
+"""The reason of a lost task that was never sent."""
+
+
 class Codec(Protocol):
     """Writes tasks as messages' contents and reads answers."""
 
@@ -112,6 +116,8 @@ class FlowerTransport:
         self._seen: tuple[int, ...] = ()
         self._resting: dict[int, float] = {}
         self._failures: dict[int, int] = {}
+        self._unjudged: int | None = None  # the client whose answer the server has and `judged` has not heard of
+        self._held: list[tuple[Task, Model]] = []  # its next task, held back until then
         self._last_s = after_s
 
     @property
@@ -141,7 +147,9 @@ class FlowerTransport:
         for command in commands:
             if isinstance(command, Dispatch):
                 self._open[command.task.id] = command.task
-                if self._backlog is None:
+                if self.live and command.task.client == self._unjudged:
+                    self._held.append((command.task, command.model))
+                elif self.live:
                     self._dispatch(command.task, command.model)
             elif isinstance(command, Cancel):  # Flower cannot take a message back: its answer will be refused
                 self._open.pop(command.task, None)
@@ -185,8 +193,10 @@ class FlowerTransport:
     def next(self) -> Event:
         """The next event; waits for it as long as it takes."""
         event = self._again() or self._fresh()
+        self._unjudged = None
         if isinstance(event, Arrived):
-            self._open.pop(event.result.task, None)
+            task = self._open.pop(event.result.task, None)
+            self._unjudged = task.client if task is not None and self.live else None
         elif isinstance(event, Lost | Rejected):
             self._open.pop(event.task, None)
         elif isinstance(event, Joined):
@@ -279,15 +289,21 @@ class FlowerTransport:
 
     def judged(self, client: int, refused: str | None) -> None:
         """What the server did with a client's answer: it accepted it (None), or refused it and says why. A node whose
-        answers are refused rests like one that fails."""
+        answer is refused rests like one that fails, and what the server sent it meanwhile is lost."""
         if not self.live:
             return
-        node = self._nodes[client]
+        node, held = self._nodes[client], self._held
+        self._unjudged, self._held = None, []
         if refused is None:
             self._failures.pop(node, None)
-        else:
-            log.warning("the answer of node %s is refused: %s", node, refused)
-            self._rest(node)
+            for task, model in held:
+                self._dispatch(task, model)
+            return
+        if node in self._resting:  # as one does whose answer could not be read
+            return
+        log.warning("the answer of node %s is refused: %s", node, refused)
+        self._rest(node)
+        self._due.extend(Lost(self.now_s, task.id, RESTS) for task, _ in held)
 
     def _failed(self, node: int, task: int, why: str) -> None:
         log.warning("task %s is lost at node %s: %s", task, node, why)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, MetricRecord, RecordDict
+from flwr.app import Array, RecordDict
 from torch import Tensor
 
 LONGEST_HEADER = 10_000
@@ -18,6 +18,10 @@ MOST_METRICS = 100
 """Metrics of one answer that are kept, at most."""
 LONGEST_NAME = 80
 """Characters of a name that came from a client, at most."""
+RESERVED = ("num_examples", "waited_s", "change_norm")
+"""What the server's records hold of an update besides its client's metrics."""
+LEGACY_METRICS = "fitres.metrics"
+"""The config record in which a `NumPyClient` puts its metrics."""
 
 _HEADERS: dict[tuple[int, int], Callable[..., tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -31,7 +35,8 @@ class Unreadable(Exception):
 
 def printable(text: object, longest: int = LONGEST_NAME) -> str:
     """A text from a client in one line without control characters; a long one keeps its end."""
-    line = "".join(character if character.isprintable() else " " for character in str(text))
+    end = str(text)[-10 * longest :]  # of a name of megabytes only this much is looked at
+    line = "".join(character if character.isprintable() else " " for character in end)
     line = " ".join(line.split())
     return line if len(line) <= longest else "…" + line[1 - longest :]
 
@@ -68,13 +73,18 @@ def decode(array: Array, name: str, shape: tuple[int, ...], floating: bool = Tru
 
 
 def metrics_of(content: RecordDict) -> dict[str, float]:
-    """The finite numbers in an answer's metric records, at most `MOST_METRICS`, under printable names."""
+    """The finite numbers in an answer's metric records, at most `MOST_METRICS`, under printable names. A name that the
+    server's records use for an update gets `client_` before it."""
     metrics: dict[str, float] = {}
-    for name, value in _numbers(content.metric_records.values()):
+    records: list[Mapping[str, object]] = [*content.metric_records.values()]
+    if LEGACY_METRICS in content.config_records:
+        records.append(content.config_records[LEGACY_METRICS])
+    for name, value in _numbers(records):
         if len(metrics) == MOST_METRICS:
             break
         if math.isfinite(value):
-            metrics[printable(name)] = value
+            name = printable(name)
+            metrics[f"client_{name}" if name in RESERVED else name] = value
     return metrics
 
 
@@ -83,7 +93,7 @@ def metric(content: RecordDict, name: str) -> float:
     return next((value for key, value in _numbers(content.metric_records.values()) if key == name), math.nan)
 
 
-def _numbers(records: Iterable[MetricRecord | Mapping[str, object]]) -> Iterable[tuple[str, float]]:
+def _numbers(records: Iterable[Mapping[str, object]]) -> Iterable[tuple[str, float]]:
     for record in records:
         for name, value in record.items():
             if isinstance(value, int | float):

@@ -18,8 +18,9 @@ def save_update(path: Path, update: TrainResult) -> None:
     tensors |= {f"extra/{name}": value for name, value in update.extra.items() if isinstance(value, Tensor)}
     numbers = {name: value for name, value in update.extra.items() if not isinstance(value, Tensor)}
     told = {"task": update.task, "num_examples": update.num_examples, "metrics": dict(update.metrics), "extra": numbers}
-    path.parent.mkdir(exist_ok=True)
-    save_tensors(path, tensors, {"update": json.dumps(told)})
+    if not path.parent.is_dir():  # what clients send tells things about their data: nobody else may read it
+        path.parent.mkdir(mode=0o700)
+    save_tensors(path, tensors, {"update": json.dumps(told)}, private=True)
 
 
 def load_update(path: Path) -> TrainResult:
