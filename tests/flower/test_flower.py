@@ -71,7 +71,7 @@ def test_an_unchanged_client_trains_under_fedecho(tmp_path: Path) -> None:
     saved = load_file(tmp_path / "run" / "model.safetensors")
     for name, array in result.arrays.items():
         assert torch.equal(saved[name], torch.from_numpy(array.numpy().copy())), name
-    assert len(events(tmp_path / "run", "stages")) == 15
+    assert len(events(tmp_path / "run", "stage")) == 15
     assert [row["count"] for row in events(tmp_path / "run", "aggregate")] == [2] * 15
     found = replay(tmp_path / "run")
     assert found.matches

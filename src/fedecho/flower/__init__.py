@@ -6,6 +6,10 @@ strategy = FedEcho(model=Net, unlabeled=public_images, buffer_size=4, run_dir="s
 result = strategy.start(grid=grid, initial_arrays=ArrayRecord(Net().state_dict()), num_rounds=100)
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from ..core.errors import MissingExtra
 
 try:
@@ -14,49 +18,38 @@ except ImportError as fault:  # too old a Flower has no such module, too old a P
     raise MissingExtra("fedecho.flower (Flower 1.41 or later, Python 3.11 or later)", "flower") from fault
 
 from .mod import client_mod
-from .strategies import (
-    ACE,
-    ACED,
-    CA2FL,
-    FADAS,
-    AsyncFedED,
-    AsyncSGD,
-    DelayAdaptiveASGD,
-    DelayAdaptiveFADAS,
-    FedAC,
-    FedASMU,
-    FedAsync,
-    FedAvg,
-    FedBuff,
-    FedEcho,
-    FedEchoBalanced,
-    FedEchoCalibrated,
-    FedFa,
-    FedRevive,
-    Port,
-)
+from .strategies import STRATEGIES
 from .strategy import Asynchronous
 
-__all__ = [
-    "ACE",
-    "ACED",
-    "CA2FL",
-    "FADAS",
-    "AsyncFedED",
-    "AsyncSGD",
-    "Asynchronous",
-    "DelayAdaptiveASGD",
-    "DelayAdaptiveFADAS",
-    "FedAC",
-    "FedASMU",
-    "FedAsync",
-    "FedAvg",
-    "FedBuff",
-    "FedEcho",
-    "FedEchoBalanced",
-    "FedEchoCalibrated",
-    "FedFa",
-    "FedRevive",
-    "Port",
-    "client_mod",
-]
+if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` finds the same classes, and newer ones
+    ACE = Asynchronous
+    ACED = Asynchronous
+    CA2FL = Asynchronous
+    FADAS = Asynchronous
+    AsyncFedED = Asynchronous
+    AsyncSGD = Asynchronous
+    DelayAdaptiveASGD = Asynchronous
+    DelayAdaptiveFADAS = Asynchronous
+    FedAC = Asynchronous
+    FedASMU = Asynchronous
+    FedAsync = Asynchronous
+    FedAvg = Asynchronous
+    FedBuff = Asynchronous
+    FedEcho = Asynchronous
+    FedEchoBalanced = Asynchronous
+    FedEchoCalibrated = Asynchronous
+    FedFa = Asynchronous
+    FedRevive = Asynchronous
+    Port = Asynchronous
+
+__all__ = ["Asynchronous", "client_mod", *STRATEGIES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *STRATEGIES])

@@ -14,10 +14,12 @@ from torch import Tensor
 from ..core.errors import ConfigError
 from ..core.messages import Model
 from ..learning.learner import Learner
-from .transport import Unreadable
+from .wire import Unreadable, decode, printable
 
 STATISTICS = ("running_mean", "running_var")
 """How the names of batch-norm's buffers end: where no module says which arrays are trained, all others are."""
+LARGEST_STATISTIC = 1e6
+"""A client's batch-norm statistic may be this many times the largest initial one of the same buffer (or 1) at most."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,19 @@ class Keys:
         arrays: the array record.
         config: the config record.
         examples: the metric that counts a client's examples.
+        evaluated_arrays: the array record of an evaluation message.
+        evaluated_config: its config record.
     """
 
     arrays: str = "arrays"
     config: str = "config"
     examples: str = "num-examples"
+    evaluated_arrays: str = "arrays"
+    evaluated_config: str = "config"
+
+
+LEGACY_KEYS = Keys("fitins.parameters", "fitins.config", "num_examples", "evaluateins.parameters", "evaluateins.config")
+"""What an app with a `client_fn` (a `Client` or `NumPyClient`) calls them."""
 
 
 class Arrays:
@@ -61,8 +71,7 @@ class Arrays:
             self._initial = self._vectors(self._given)
             return
         state = learner.state_dict(learner.initial())
-        theirs = list(self._given) if set(self._given) == set(state) else None
-        ours = list(state) if theirs is None else theirs
+        ours = list(self._given) if set(self._given) == set(state) else list(state)
         if len(ours) != len(self._given) or any(
             state[own].shape != value.shape for own, value in zip(ours, self._given.values(), strict=True)
         ):
@@ -110,20 +119,35 @@ class Arrays:
         """
         by_name = set(record) == set(self._given)
         if not by_name and (len(record) != len(self._given) or set(record) & set(self._given)):
-            raise Unreadable(f"its {len(record)} arrays ({_some(record)}) are not the model's ({_some(self._given)})")
+            raise Unreadable(self._mismatch(record))
         pairs = [(n, record[n]) for n in self._given] if by_name else zip(self._given, record.values(), strict=True)
         values = {}
         for name, array in pairs:
-            want = self._given[name]
-            try:
-                value = tensor_of(array)
-            except Exception as fault:  # bytes that are no array
-                raise Unreadable(f"array {name!r} cannot be read: {fault}") from None
-            if value.shape != want.shape or value.is_floating_point() != want.is_floating_point():
-                got, wanted = f"{array.dtype}{list(value.shape)}", f"{self._types[name]}{list(want.shape)}"
-                raise Unreadable(f"array {name!r} is {got}, not {wanted}")
+            expected = self._given[name]
+            value = decode(array, name, tuple(expected.shape), expected.is_floating_point())
+            if name.endswith(STATISTICS) or self._names.get(name, "").endswith(STATISTICS):
+                _check_statistic(name, value, expected)
             values[name] = value
         return self._vectors(values)
+
+    def _mismatch(self, record: ArrayRecord) -> str:
+        """How a client's arrays differ from the model's, by name."""
+        surplus = [name for name in record if name not in self._given]
+        missing = [name for name in self._given if name not in record]
+        parts = [f"{len(surplus)} that it lacks ({_some(surplus)})"] if surplus else []
+        parts += [f"without {len(missing)} that it has ({_some(missing)})"] if missing else []
+        return f"its {len(record)} arrays are not the model's {len(self._given)}: {', '.join(parts)}"
+
+
+def _check_statistic(name: str, value: Tensor, initial: Tensor) -> None:
+    """Raises Unreadable for a batch-norm statistic that no data can have."""
+    if not value.numel():
+        return
+    largest = LARGEST_STATISTIC * max(1.0, float(initial.abs().max()))
+    if not bool(torch.isfinite(value).all()) or float(value.abs().max()) > largest:
+        raise Unreadable(f"array {name!r} holds statistics of batch norm that are not finite or above {largest:.3g}")
+    if name.endswith("running_var") and float(value.min()) < 0:
+        raise Unreadable(f"array {name!r} holds a negative variance")
 
 
 def digest(unlabeled: Tensor) -> str:
@@ -137,17 +161,6 @@ def as_record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
     return ArrayRecord({name: Array(value.cpu().numpy()) for name, value in tensors.items()})
 
 
-def to_vector(array: Array, name: str) -> Tensor:
-    return to_values(array, name).float()
-
-
-def to_values(array: Array, name: str) -> Tensor:
-    try:
-        return tensor_of(array)
-    except Exception as fault:
-        raise Unreadable(f"{name!r} cannot be read: {fault}") from None
-
-
 def tensor_of(array: Array) -> Tensor:
     """What an array holds."""
     return torch.from_numpy(np.array(array.numpy()))  # a copy: what came off the wire may be read-only
@@ -158,6 +171,7 @@ def flat(values: Iterable[Tensor]) -> Tensor:
     return torch.cat([torch.zeros(0), *(value.reshape(-1).float() for value in values)])
 
 
-def _some(names: Mapping[str, object]) -> str:
-    first = list(names)[:3]
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    first = [printable(name, 40) for name in names[:3]]
     return ", ".join(first) + (", …" if len(names) > 3 else "")

@@ -5,31 +5,32 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from ..core.errors import ConfigError
 from ..core.messages import Model, Task, TrainResult
-from ..stages.compute import LOGITS
-from .arrays import Arrays, Keys, as_record, digest, to_values, to_vector
-from .transport import Unreadable
+from ..stages.compute import LOGITS, PredictionFormat
+from .arrays import Arrays, Keys, as_record, digest
+from .wire import RESERVED, Unreadable, decode, metric, metrics_of, printable
 
 ASKED = "fedecho"
 """The config record in which the server asks more of a client than its training; only our client mod reads it."""
-
-
 EXTRA = "fedecho.extra"
 """The array record with what a client rule is sent, and reports."""
-
-
 PREDICTIONS = "fedecho.predictions"
 """The array record with a client's logits on U."""
-
-
 PATIENCE = 3
-"""Answers without what a rule needs, before the first with it, after which the run is given up."""
+"""Answers without what a rule needs (or without an example count), before the first with it, after which the run is
+given up."""
+MOST_EXAMPLES = 2**40
+"""Training examples that a client may say it has, at most; the server bounds them relative to what is usual."""
+
+
+LARGEST_LOGIT = 1e3
+"""The size of a logit in a client's predictions, at most."""
 
 
 class RecordCodec:
@@ -42,6 +43,7 @@ class RecordCodec:
         rule: what the algorithm's client rule is made of again, {name, **settings}; None without a client rule.
         reports: the vectors that the rule needs back.
         unlabeled: U, where the clients are to predict on it.
+        predictions: the shape and kind (floating or packed) that predictions must have, where clients make them.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class RecordCodec:
         rule: Mapping[str, object] | None = None,
         reports: Sequence[str] = (),
         unlabeled: Tensor | None = None,
+        predictions: tuple[tuple[int, int], bool] | None = None,
     ) -> None:
         self.arrays, self.keys, self._config = arrays, keys, dict(train_config)
         self._rule, self._reports = rule, tuple(reports)
         self._digest = None if unlabeled is None else digest(unlabeled)
         self._last: tuple[int, ArrayRecord] = (-1, ArrayRecord())
-        self._without, self._served = 0, False
+        self._predictions = predictions
+        self._incomplete, self._complete = 0, False
 
     def record(self, model: Model) -> ArrayRecord:
         """The model's arrays; the last one's are remembered."""
@@ -104,31 +108,54 @@ class RecordCodec:
             raise Unreadable(f"it holds {len(records)} array records and none is called {self.keys.arrays!r}")
         weights, buffers = self.arrays.read(record)
         metrics = metrics_of(content)
-        examples = metrics.pop(self.keys.examples, math.nan)
-        if not 1 <= examples < math.inf:
-            raise Unreadable(f"its metrics do not say how many examples it has ({self.keys.examples!r})")
+        examples = self._examples(content, metrics)
         if "train_loss" in metrics:
             metrics.setdefault("loss", metrics["train_loss"])
-        extra = {name: to_vector(array, name) for name, array in content.array_records.get(EXTRA, {}).items()}
-        if missing := [name for name in self._reports if name not in extra]:
-            self._without += 1
-            told = (
+        extra = self._reported(content, len(weights))
+        self._complete = True
+        return TrainResult(task, weights, buffers, examples, metrics, self._asked_predictions(content), extra)
+
+    def _examples(self, content: RecordDict, metrics: dict[str, float]) -> int:
+        """The client's example count, which is taken out of the metrics."""
+        examples = metric(content, self.keys.examples)
+        name = self.keys.examples
+        metrics.pop(f"client_{name}" if name in RESERVED else printable(name), None)
+        if math.isnan(examples):
+            names = ", ".join(repr(printable(name, 40)) for name in list(metrics)[:5]) or "none"
+            self._give_up_or_refuse(
+                f"its metrics do not say how many examples it has under {self.keys.examples!r} (they are: {names}); "
+                "name the metric with weighted_by_key=…"
+            )
+        if not 1 <= examples <= MOST_EXAMPLES or examples != int(examples):
+            raise Unreadable(f"its example count ({self.keys.examples!r}) is {examples:g}, not a whole number from 1")
+        return int(examples)
+
+    def _reported(self, content: RecordDict, d: int) -> dict[str, Tensor]:
+        """The vectors [d] that the rule needs back; whatever else was sent is not looked at."""
+        record = content.array_records.get(EXTRA, ArrayRecord())
+        if missing := [name for name in self._reports if name not in record]:
+            self._give_up_or_refuse(
                 f"it does not report {', '.join(missing)}: the rule needs fedecho's client mod, "
                 "ClientApp(mods=[fedecho.flower.client_mod()])"
             )
-            if self._without == PATIENCE and not self._served:
-                raise ConfigError(f"no client of the first {PATIENCE} can serve the rule: {told}")
-            raise Unreadable(told)
-        self._served = True
-        predictions = None
-        if PREDICTIONS in content.array_records:
-            (array,) = content.array_records[PREDICTIONS].values()
-            predictions = to_values(array, "predictions")
-        return TrainResult(task, weights, buffers, int(examples), metrics, predictions, extra)
+        return {name: decode(record[name], name, (d,)).float() for name in self._reports}
 
+    def _asked_predictions(self, content: RecordDict) -> Tensor | None:
+        """The client's predictions on U where they were asked for; else they are not looked at."""
+        if self._predictions is None or PREDICTIONS not in content.array_records:
+            return None
+        arrays = list(content.array_records[PREDICTIONS].values())
+        if len(arrays) != 1:
+            raise Unreadable(f"its record {PREDICTIONS!r} holds {len(arrays)} arrays, not one")
+        shape, floating = self._predictions
+        predictions = decode(arrays[0], "predictions", shape, floating)
+        if floating and predictions.numel() and (largest := float(predictions.abs().max())) > LARGEST_LOGIT:
+            raise Unreadable(f"its predictions hold a logit of size {largest:.3g}, above {LARGEST_LOGIT:.3g}")
+        return predictions
 
-def metrics_of(content: RecordDict) -> dict[str, float]:
-    """The numbers in an answer's metric records, without those that are not finite."""
-    records: list[MetricRecord] = list(content.metric_records.values())
-    numbers = {name: value for record in records for name, value in record.items() if isinstance(value, int | float)}
-    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+    def _give_up_or_refuse(self, reason: str) -> NoReturn:
+        """Refuse an answer that lacks what every answer must have; when none of the first had it, give up the run."""
+        self._incomplete += 1
+        if self._incomplete >= PATIENCE and not self._complete:
+            raise ConfigError(f"none of the first {PATIENCE} answers can be used: {reason}")
+        raise Unreadable(reason)

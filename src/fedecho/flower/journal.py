@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,17 +13,17 @@ from ..core.messages import LogEntry
 from ..experiment.live_recorder import LiveRecorder
 from ..experiment.setup import Setup
 from ..runs.folder import RunFolder
-from .codec import metrics_of
+from .codec import MOST_EXAMPLES
+from .wire import RESERVED, metrics_of
 
 log = logging.getLogger("flwr")
 
-
-OURS = ("num_examples", "num-examples", "waited_s", "change_norm")
-"""What the records tell of an update beside its client's metrics."""
+COUNTS = ("num_examples", "num-examples", "client_num_examples")
+"""Names under which example counts stand in the records."""
 
 
 class Story:
-    """What Flower's Result tells, gathered from the facts."""
+    """What Flower's Result holds, gathered from the log entries."""
 
     def __init__(self) -> None:
         self.judged: dict[int, dict[str, float]] = {}
@@ -50,7 +49,7 @@ class Story:
         return FlowerResult(
             arrays,
             {version: _record(metrics) for version, metrics in self._trained.items()},
-            {version: _record(_mean(found)) for version, found in sorted(self._evaluated.items())},
+            {version: _record(_mean(details)) for version, details in sorted(self._evaluated.items())},
             {version: _record(metrics) for version, metrics in self.judged.items() if metrics},
         )
 
@@ -58,26 +57,41 @@ class Story:
 class Journal(LiveRecorder):
     """Records the run, tells Flower's log, and asks clients to evaluate."""
 
-    def __init__(self, setup: Setup, folder: RunFolder | None, story: Story, ask: Callable[[int], None] | None) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        folder: RunFolder | None,
+        story: Story,
+        ask: Callable[[int], None] | None,
+        judged: Callable[[int, str | None], None] = lambda client, refused: None,
+    ) -> None:
         super().__init__(setup, folder)
-        self._story, self._ask = story, ask
+        self._story, self._ask, self._judged = story, ask, judged
 
-    def commit(self, log: Sequence[LogEntry]) -> None:
-        for entry in log:
+    def commit(self, entries: Sequence[LogEntry]) -> None:
+        for entry in entries:
             self._story.add(entry.kind, entry.version, entry.detail)
-        super().commit(log)
-        for entry in log:
+            if entry.client is not None and entry.kind in ("accept", "refuse"):  # its node waits for work
+                refused = entry.kind == "refuse" and not self._only_late(entry)
+                self._judged(entry.client, str(entry.detail.get("reason")) if refused else None)
+        super().commit(entries)
+        for entry in entries:
             if entry.kind == "aggregate":
-                self._tell(entry)
+                self._log_version(entry)
                 if self._ask is not None and self._due([entry]):
                     self._ask(entry.version or 0)
+
+    @staticmethod
+    def _only_late(entry: LogEntry) -> bool:
+        """Whether an answer was refused for nothing but its lateness, which is no fault of its node."""
+        return entry.detail.get("reason") == "too late"
 
     def evaluate(self) -> None:
         super().evaluate()
         version = int(self.rows[-1]["version"])
-        if self.folder is not None and (found := self._story.judged.get(version)):
+        if self.folder is not None and (metrics := self._story.judged.get(version)):
             self.folder.add_log_entry(
-                self.seq, LogEntry("judge", self.setup.server.state.now_s, version=version, detail=found)
+                self.seq, LogEntry("judge", self.setup.server.state.now_s, version=version, detail=metrics)
             )
 
     def evaluated(self, version: int, node: int, reply: Message | None) -> None:
@@ -96,37 +110,41 @@ class Journal(LiveRecorder):
         for row in self.folder.events():
             self._story.add(row["kind"], row["version"], row["detail"])
 
-    def _tell(self, entry: LogEntry) -> None:
+    def _log_version(self, entry: LogEntry) -> None:
         version, server = entry.version or 0, self.setup.server
         judged, trained = self._story.judged.get(version, {}), self._story.trained(version)
-        told = [f"{name} {value:.4g}" for name, value in judged.items()]
+        parts = [f"{name} {value:.4g}" for name, value in judged.items()]
         if "loss" in trained:
-            told.append(f"train loss {trained['loss']:.4g}")
+            parts.append(f"train loss {trained['loss']:.4g}")
         log.info(
             "[VERSION %s/%s] %s updates, %.0f s%s",
             version,
             server.stop.versions,
             server.state.updates,
             server.state.now_s,
-            "".join(f", {text}" for text in told),
+            "".join(f", {text}" for text in parts),
         )
 
 
-def numbers(found: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+def numbers(record: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
 
 
-def _mean(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means of the metrics, weighted by examples where these are told."""
-    each = [numbers(one) for one in found]
-    weights = [one.get("num_examples", one.get("num-examples", 1.0)) for one in each]
-    names = [name for name in dict.fromkeys(name for one in each for name in one) if name not in OURS]
+def _mean(details: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means of the metrics, weighted by example counts where there are any. What has an absurd count is left out."""
+    pairs = [(metrics, _count(metrics)) for metrics in map(numbers, details)]
+    pairs = [(metrics, count) for metrics, count in pairs if 0 < count <= MOST_EXAMPLES]
+    names = dict.fromkeys(name for metrics, _ in pairs for name in metrics if name not in (*RESERVED, *COUNTS))
     means = {}
     for name in names:
-        pairs = [(one[name], w) for one, w in zip(each, weights, strict=True) if name in one]
-        total = sum(w for _, w in pairs)
-        means[name] = sum(value * w for value, w in pairs) / total if total else math.nan
+        total = sum(count for metrics, count in pairs if name in metrics)
+        means[name] = sum(metrics[name] * count for metrics, count in pairs if name in metrics) / total
     return means
+
+
+def _count(metrics: Mapping[str, float]) -> float:
+    """A client's example count; 1 where there is none."""
+    return next((metrics[name] for name in COUNTS if name in metrics), 1.0)
 
 
 def _record(metrics: Mapping[str, float]) -> MetricRecord:

@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from ..algorithms.base import ClientRule
 from ..config.registry import algorithm_classes
 from ..core.messages import Extra
-from ..learning.learner import INFERENCE_BATCH
+from ..learning.inference import INFERENCE_BATCH
 from ..stages.compute import PredictionFormat
 from .arrays import as_record, digest, flat, tensor_of
 from .codec import ASKED, EXTRA, PREDICTIONS
@@ -24,8 +24,8 @@ from .codec import ASKED, EXTRA, PREDICTIONS
 Next = Callable[[Message, Context], Message]
 
 
-class _Unfit(Exception):
-    """This client cannot do what the server asks; says why."""
+class _CannotComply(Exception):
+    """This client cannot do what the server asks; the message says why."""
 
 
 def client_mod(
@@ -33,8 +33,8 @@ def client_mod(
 ) -> Callable[[Message, Context, Next], Message]:
     """A mod for a PyTorch ClientApp: `ClientApp(mods=[client_mod(...)])`.
 
-    Put it first: what other mods do to the update (clip it, add noise) then comes before the predictions, which tell no
-    more than the update does.
+    Put it first: what other mods do to the update (clip it, add noise) then comes before the predictions, which then
+    reveal no more than the update does.
 
     It acts only where the server asks for it. A rule that changes local steps (a proximal term, control variates) is
     followed by a hook before every step of the app's own optimizer, whose parameters must be the model's, in its order.
@@ -44,38 +44,42 @@ def client_mod(
         model: builds the module that the app trains; for predictions.
         unlabeled: U [|U|, *shape] float32, the server's own to the bit, or a function that loads it; for predictions.
     """
-    kept: dict[str, Tensor] = {}
+    cache: dict[str, Tensor] = {}
 
-    def public() -> Tensor:
-        if "U" not in kept:
+    def public_inputs() -> Tensor:
+        if "U" not in cache:
             if unlabeled is None:
-                raise _Unfit("the server asks for predictions: give client_mod `model` and `unlabeled`")
-            kept["U"] = unlabeled() if callable(unlabeled) else unlabeled
-        return kept["U"]
+                raise _CannotComply("the server asks for predictions: give client_mod `model` and `unlabeled`")
+            cache["U"] = unlabeled() if callable(unlabeled) else unlabeled
+        return cache["U"]
 
     def mod(message: Message, context: Context, call_next: Next) -> Message:
         content = message.content
         if ASKED not in content:
             return call_next(message, context)
-        asked = dict(content.config_records[ASKED])
+        request = dict(content.config_records[ASKED])
         del content[ASKED]
-        sent = {name: tensor_of(array) for name, array in content.array_records.get(EXTRA, {}).items()}
+        vectors = {name: tensor_of(array) for name, array in content.array_records.get(EXTRA, {}).items()}
         if EXTRA in content:
             del content[EXTRA]
         try:
-            if "rule" in asked:
-                extra: Extra = {**json.loads(str(asked["numbers"])), **sent}
-                names = json.loads(str(asked["weights"]))
-                reply = _follow(_rule(str(asked["rule"])), names, extra, message, lambda: call_next(message, context))
+            if "rule" in request:
+                extra: Extra = {**json.loads(str(request["numbers"])), **vectors}
+                names = json.loads(str(request["weights"]))
+                reply = _follow(_rule(str(request["rule"])), names, extra, message, lambda: call_next(message, context))
             else:
                 reply = call_next(message, context)
-            if "predict" in asked and not reply.has_error():
-                if digest(public()) != asked["predict"]:
-                    raise _Unfit("`unlabeled` is not the server's: both must hold the same examples in the same order")
+            if "predict" in request and not reply.has_error():
+                if digest(public_inputs()) != request["predict"]:
+                    raise _CannotComply(
+                        "`unlabeled` is not the server's: both must hold the same examples in the same order"
+                    )
                 arrays = _arrays(reply)
-                form = PredictionFormat.asked(json.loads(str(asked.get("form", "{}"))))
-                reply.content[PREDICTIONS] = as_record({"predictions": _predictions(model, arrays, public(), form)})
-        except _Unfit as fault:
+                form = PredictionFormat.asked(json.loads(str(request.get("form", "{}"))))
+                reply.content[PREDICTIONS] = as_record(
+                    {"predictions": _predictions(model, arrays, public_inputs(), form)}
+                )
+        except _CannotComply as fault:
             return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, f"fedecho: {fault}"), reply_to=message)
         return reply
 
@@ -86,10 +90,10 @@ def _rule(text: str) -> ClientRule:
     settings = json.loads(text)
     known = algorithm_classes()
     if (name := settings.pop("name")) not in known:
-        raise _Unfit(f"this version does not know the rule {name!r}: install the server's version of fedecho")
+        raise _CannotComply(f"this version does not know the rule {name!r}: install the server's version of fedecho")
     rule = known[name](**settings).client_rule
     if rule is None:
-        raise _Unfit(f"the rule {name!r} asks nothing of clients here: install the server's version of fedecho")
+        raise _CannotComply(f"the rule {name!r} asks nothing of clients here: install the server's version of fedecho")
     return rule
 
 
@@ -105,10 +109,10 @@ def _follow(
     if reply.has_error():
         return reply
     if not steps.taken:
-        raise _Unfit("no PyTorch optimizer stepped over the model's parameters: the rule cannot be followed")
+        raise _CannotComply("no PyTorch optimizer stepped over the model's parameters: the rule cannot be followed")
     after = _arrays(reply)
-    theirs = names if set(names) <= set(after) else _in_order(arrays, after, names)
-    trained = flat(after[name] for name in theirs)
+    names_after = names if set(names) <= set(after) else _in_order(arrays, after, names)
+    trained = flat(after[name] for name in names_after)
     report = rule.report(start, trained, steps.taken, steps.lr / steps.taken, extra)
     vectors = {name: value for name, value in report.items() if isinstance(value, Tensor)}
     if vectors:
@@ -131,15 +135,15 @@ def _directed(rule: ClientRule, start: Tensor, shapes: list[torch.Size], extra: 
     def before(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         if [p.shape for p in parameters] != shapes:
-            raise _Unfit(
+            raise _CannotComply(
                 f"the optimizer's {len(parameters)} parameters are not the model's {len(shapes)} in its order: give it "
                 "model.parameters(), so that the rule can be followed"
             )
         with torch.no_grad():
             gradient = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
             weights = torch.cat([p.reshape(-1) for p in parameters])
-            there = {n: value.to(weights) if isinstance(value, Tensor) else value for n, value in extra.items()}
-            rule.direct(gradient, weights, start.to(weights), there)
+            moved = {n: value.to(weights) if isinstance(value, Tensor) else value for n, value in extra.items()}
+            rule.direct(gradient, weights, start.to(weights), moved)
             for p, part in zip(parameters, torch.split(gradient, [p.numel() for p in parameters]), strict=True):
                 p.grad = part.view(p.shape).clone()
         steps.taken += 1
@@ -156,7 +160,7 @@ def _predictions(
     model: Callable[[], nn.Module] | None, arrays: dict[str, Tensor], unlabeled: Tensor, form: PredictionFormat
 ) -> Tensor:
     if model is None:
-        raise _Unfit("the server asks for predictions: give client_mod `model` and `unlabeled`")
+        raise _CannotComply("the server asks for predictions: give client_mod `model` and `unlabeled`")
     module = model().eval()
     state = module.state_dict()
     module.load_state_dict(arrays if set(arrays) == set(state) else dict(zip(state, arrays.values(), strict=True)))
@@ -168,15 +172,16 @@ def _predictions(
 def _arrays(message: Message) -> dict[str, Tensor]:
     records = message.content.array_records
     if len(records) != 1:
-        raise _Unfit(
+        raise _CannotComply(
             f"the message holds {len(records)} array records; fedecho's mod wants one: put it first of the mods"
         )
     return {name: tensor_of(array) for name, array in next(iter(records.values())).items()}
 
 
-def _in_order(sent: dict[str, Tensor], back: dict[str, Tensor], names: list[str]) -> list[str]:
-    """The names under which arrays come back that went out as `names`."""
-    if len(sent) != len(back):
-        raise _Unfit(f"{len(back)} arrays came back of {len(sent)}")
-    places = list(sent)
-    return [list(back)[places.index(name)] for name in names]
+def _in_order(before: dict[str, Tensor], after: dict[str, Tensor], names: list[str]) -> list[str]:
+    """The names after training of the arrays that were called `names` before it: the app names them otherwise and
+    keeps their order."""
+    if len(before) != len(after):
+        raise _CannotComply(f"training returned {len(after)} arrays for {len(before)}")
+    places = list(before)
+    return [list(after)[places.index(name)] for name in names]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import os
@@ -20,25 +19,28 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..config.config import Config
-from ..config.registry import ALIASES, algorithm_classes
-from ..config.toml import read_toml, resolve
-from ..core.errors import ConfigError, RecordError
+from ..config.registry import ALIASES
+from ..config.toml import resolve
+from ..core.errors import ConfigError
 from ..core.messages import Model
 from ..experiment.live import prepare_live
-from ..experiment.run import drive, warn_of_changes
+from ..experiment.run import drive
 from ..experiment.setup import Setup
 from ..learning.learner import Learner
 from ..runs.folder import RunFolder
-from .arrays import Arrays, Keys
+from ..server.server import Server, common_format
+from .arguments import argument_faults, concurrency_setting, import_name, range_faults, split_settings
+from .arrays import LEGACY_KEYS, Arrays, Keys
 from .codec import RecordCodec
 from .journal import Journal, Story, numbers
+from .state import open_folder, restore
 from .transport import FlowerTransport
 
 log = logging.getLogger("flwr")
 
 
-BEGAN = "began_at"
-"""Under which a run's folder notes when it began, in seconds since the epoch."""
+LONGEST_TASK_S = 43_200.0
+"""Seconds after which a task is lost unless `timeout` says otherwise."""
 
 
 EVERYONE = 2**31
@@ -76,9 +78,16 @@ class Asynchronous(Strategy):
             waits for their answers.
         evaluate_every: versions between evaluations, on the server (`evaluate_fn`) and on clients.
         refresh_s: seconds between looks at which nodes are there.
+        patience: a task is lost when it takes this many times as long as the longest of its node's last twenty, once
+            the node has answered three; None waits `timeout` for every node.
+        choose_nodes: which of the nodes that are there may get work: ids to ids; None: all.
+        stop_when: called with (version, metrics of `evaluate_fn`) after each evaluation on the server; True ends the
+            run there, as if `num_rounds` were reached.
         seed: of the server's draws (who works next, mini-batches of U, noise); None draws one, and records it.
         device: where the server learns.
         threads: torch threads of the server.
+        legacy: the clients' app has a `client_fn` (a `Client` or `NumPyClient`), whose records have other names; the
+            three keys below are then not looked at.
         weighted_by_key: the metric that counts a client's examples.
         arrayrecord_key: what the app calls its arrays.
         configrecord_key: what it calls its config.
@@ -109,9 +118,13 @@ class Asynchronous(Strategy):
         fraction_evaluate: float = 0.0,
         evaluate_every: int = 1,
         refresh_s: float = 3.0,
+        patience: float | None = None,
+        choose_nodes: Callable[[Sequence[int]], Iterable[int]] | None = None,
+        stop_when: Callable[[int, Mapping[str, float]], bool] | None = None,
         seed: int | None = None,
         device: str = "cpu",
         threads: int = 1,
+        legacy: bool = False,
         weighted_by_key: str = "num-examples",
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
@@ -123,37 +136,35 @@ class Asynchronous(Strategy):
     ) -> None:
         if self.method and method:
             raise ConfigError(f"{type(self).__name__} is {self.method}; give `method` to Asynchronous")
-        if predictions not in ("server", "client"):
-            raise ConfigError(f"predictions is {predictions!r}; it must be 'server' or 'client'")
-        if not 0 <= fraction_evaluate <= 1:
-            raise ConfigError(f"fraction_evaluate is {fraction_evaluate}; it must be from 0 to 1")
-        if not 0 < refresh_s < math.inf:
-            raise ConfigError(f"refresh_s is {refresh_s}; it must be above 0 and finite")
-        if min_available_nodes < 1:
-            raise ConfigError(f"min_available_nodes is {min_available_nodes}; it must be at least 1")
+        faults = argument_faults(settings)
+        faults += range_faults(predictions, fraction_evaluate, refresh_s, min_available_nodes, patience)
+        if faults:
+            raise ConfigError(faults)
         self._model, self._unlabeled, self._predictions = model, unlabeled, predictions
         self._run_dir = None if run_dir is None else Path(run_dir)
         self._seed, self._least, self._fraction = seed, min_available_nodes, fraction_evaluate
-        self._refresh_s = refresh_s
-        self._keys = Keys(arrayrecord_key, configrecord_key, weighted_by_key)
+        self._refresh_s, self._patience = refresh_s, patience
+        self._choose_nodes, self._stop_when = choose_nodes, stop_when
+        own_keys = Keys(arrayrecord_key, configrecord_key, weighted_by_key, arrayrecord_key, configrecord_key)
+        self._keys = LEGACY_KEYS if legacy else own_keys
         self._judged_by = {"accuracy": accuracy_key, "loss": loss_key}
         called = self.method or method or "fedbuff"
         rule, *stages = ALIASES.get(called, called).split("+")
-        own, theirs = _dealt(settings, stages)
-        if concurrency is None and (needed := _wants_a_number(rule, own)):
+        own, of_stages = split_settings(settings, stages)
+        if concurrency is None and (needed := concurrency_setting(rule, own)):
             raise ConfigError(f"{rule} needs to know how many nodes work at once: give `concurrency`, or `{needed}`")
         tables: dict[str, Any] = {
             "experiment": {"name": name, "versions": 1, "device": device},
             "data": {"dataset": "flower"},
             "server": {"concurrency": EVERYONE if concurrency is None else concurrency, **(server or {})},
             "algorithm": {"name": rule, **own},
-            "stages": [{"name": stage, **theirs[stage]} for stage in stages],
+            "stages": [{"name": stage, **of_stages[stage]} for stage in stages],
             "transport": {"name": "flower", "evaluate_every": evaluate_every},
             "executor": {"threads": threads},
             "records": {"checkpoint_every_s": checkpoint_every_s, "keep": keep},
         }
         self._tables = resolve(tables)
-        self._config = Config.from_dict(self._tables)  # every fault is told now, not when the federation is waiting
+        self._config = Config.from_dict(self._tables)  # raises every fault now, not when the federation waits
 
     # -- what Flower asks of a strategy
 
@@ -198,7 +209,7 @@ class Asynchronous(Strategy):
         grid: Grid,
         initial_arrays: ArrayRecord,
         num_rounds: int = 3,
-        timeout: float = 43_200.0,
+        timeout: float | None = None,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
@@ -209,7 +220,8 @@ class Asynchronous(Strategy):
             grid: Flower's.
             initial_arrays: version 0.
             num_rounds: versions to make. A run that ended can be started again with more.
-            timeout: seconds after which a task without an answer is lost; generous, for lateness is no loss here.
+            timeout: seconds after which a task without an answer is lost; None is 12 hours. Be generous: lateness is no
+                loss here.
             train_config: goes with every task.
             evaluate_config: goes with every evaluation on a client.
             evaluate_fn: (version, arrays) to metrics, on the server, between events.
@@ -221,101 +233,104 @@ class Asynchronous(Strategy):
         """
         log.info("Starting %s strategy:", type(self).__name__)
         self.summary()
-        folder, config = self._open(num_rounds, grid)
+        folder, config = open_folder(
+            self._run_dir, self._tables_of(num_rounds), self._seed is not None, lambda: len(self._wait(grid))
+        )
         story = Story()
         arrays: list[Arrays] = []
+        stop: list[Callable[[int], None]] = []  # known once the server is
 
         def read(learner: Learner | None) -> Model:
             arrays.append(Arrays(initial_arrays, learner))
             return arrays[0].initial
 
         def judge(model: Model) -> dict[str, float | None]:
-            found = None if evaluate_fn is None else evaluate_fn(model.version, arrays[0].record(model))
-            told = numbers(found or {})
-            story.judged[model.version] = told
-            return {ours: told.get(theirs) for ours, theirs in self._judged_by.items()}
+            record = None if evaluate_fn is None else evaluate_fn(model.version, arrays[0].record(model))
+            metrics = story.judged[model.version] = numbers(record or {})
+            if self._stop_when is not None and stop and self._stop_when(model.version, metrics):
+                stop[0](model.version)
+            return {name: metrics.get(key) for name, key in self._judged_by.items()}
 
         try:
             setup = prepare_live(config, read, self._model, self._unlabeled, judge, lambda _, m: arrays[0].tensors(m))
-            return self._serve(
-                setup, folder, story, arrays[0], grid, timeout, train_config, evaluate_config or ConfigRecord()
-            )
+            stop.append(lambda version: end_at(setup.server, version))
+            codec = self._codec(setup, arrays[0], train_config or ConfigRecord())
+            timeout_s = LONGEST_TASK_S if timeout is None else timeout
+            return self._serve(setup, folder, story, codec, grid, timeout_s, evaluate_config or ConfigRecord())
         finally:
             if folder is not None:
                 folder.close()
 
     # -- inside
 
+    def _codec(self, setup: Setup, arrays: Arrays, train_config: ConfigRecord) -> RecordCodec:
+        """Writes this run's messages and reads their answers."""
+        config, learner, rule = setup.config, setup.learner, setup.config.algorithm
+        unlabeled, predictions = None, None
+        wanted = any(stage.needs_predictions for stage in config.stages)
+        if self._predictions == "client" and config.stages:
+            unlabeled = self._unlabeled
+        if unlabeled is not None and wanted and learner is not None:
+            form = common_format(config.stages)
+            predictions = (learner.predictions, form.width(learner.classes)), not form.top_k
+        return RecordCodec(
+            arrays,
+            self._keys,
+            train_config,
+            config.to_dict()["algorithm"] if rule.client_rule is not None else None,
+            rule.reports,
+            unlabeled,
+            predictions,
+        )
+
     def _serve(
         self,
         setup: Setup,
         folder: RunFolder | None,
         story: Story,
-        arrays: Arrays,
+        codec: RecordCodec,
         grid: Grid,
-        timeout: float,
-        train_config: ConfigRecord | None,
+        timeout_s: float,
         evaluate_config: ConfigRecord,
     ) -> FlowerResult:
-        config, server = setup.config, setup.server
-        rule = config.algorithm
-        post = RecordCodec(
-            arrays,
-            self._keys,
-            train_config or ConfigRecord(),
-            config.to_dict()["algorithm"] if rule.client_rule is not None else None,
-            rule.reports,
-            self._unlabeled if self._predictions == "client" and config.stages else None,
-        )
+        server, arrays = setup.server, codec.arrays
         transport: FlowerTransport
 
         def ask(version: int) -> None:
             if not transport.live:  # they were asked when the last server made it
                 return
             nodes = transport.idle
-            some = nodes[: math.ceil(self._fraction * len(nodes))]
-            told = post.config(dict(evaluate_config), version)
-            content = RecordDict({self._keys.arrays: post.record(server.model), self._keys.config: told})
-            transport.evaluate(version, content, some)
+            asked_nodes = nodes[: math.ceil(self._fraction * len(nodes))]
+            config = codec.config(dict(evaluate_config), version)
+            keys = self._keys
+            content = RecordDict({keys.evaluated_arrays: codec.record(server.model), keys.evaluated_config: config})
+            transport.evaluate(version, content, asked_nodes)
 
-        journal = Journal(setup, folder, story, ask if self._fraction else None)
-        backlog = None
+        def judged(client: int, refused: str | None) -> None:
+            transport.judged(client, refused)
+
+        journal = Journal(setup, folder, story, ask if self._fraction else None, judged)
+        began_at, backlog = time.time(), None
         if folder is not None:
-            began_at = float(folder.noted(BEGAN) or time.time())
-            checkpoint = folder.load_checkpoint(config.experiment.device)
-            if checkpoint is None and folder.heard:
-                raise RecordError(
-                    f"{folder.path} has heard {folder.heard} events, and no checkpoint of it can be read: nothing is "
-                    "thrown away; restore a checkpoint, or give another run_dir"
-                )
-            if checkpoint is None:
-                folder.forget_after(-1)  # new, or killed before anybody was asked anything
-                folder.save_environment(setup.environment())
-                start = {"weights": server.model.weights, "buffers": server.model.buffers}
-                if self._unlabeled is not None and config.stages:
-                    start["unlabeled"] = self._unlabeled
-                folder.save_start(start)
-                folder.note(BEGAN, repr(began_at))
-            else:
-                warn_of_changes(folder, setup)
-                journal.restore(*checkpoint)
-                backlog = folder.again(checkpoint[0])
-                log.info("Going on at version %s and what was heard after it (%s)", server.model.version, folder.path)
-        else:
-            began_at = time.time()
+            start = {"weights": server.model.weights, "buffers": server.model.buffers}
+            if self._unlabeled is not None and setup.config.stages:
+                start["unlabeled"] = self._unlabeled
+            began_at, backlog = restore(folder, setup, journal, start)
         away = set(server.state.away)
         transport = FlowerTransport(
             grid,
-            post,
+            codec,
             began_at,
             after_s=server.state.event_s,
             names=folder.names() if folder is not None else {},
             here=[client for client in range(server.clients) if client not in away],
             backlog=backlog,
-            timeout_s=timeout,
-            ttl_s=max(timeout, 43_200.0),
+            timeout_s=timeout_s,
+            ttl_s=max(timeout_s, LONGEST_TASK_S),
             refresh_s=self._refresh_s,
             evaluated=journal.evaluated,
+            patience=self._patience,
+            choose=self._choose_nodes,
         )
         try:
             result = drive(setup, journal, transport)
@@ -324,90 +339,29 @@ class Asynchronous(Strategy):
         log.info("Done: %s versions from %s updates in %.1f s", result.versions, result.updates, result.virtual_time_s)
         return story.result(arrays.record(server.output))
 
-    def _open(self, num_rounds: int, grid: Grid) -> tuple[RunFolder | None, Config]:
-        """The run's folder, new or as it was left, and what is run; waits for the first nodes where it is new."""
+    def _tables_of(self, num_rounds: int) -> dict[str, Any]:
+        """The configuration's tables of a run of so many versions."""
         tables = {name: dict(table) if isinstance(table, Mapping) else table for name, table in self._tables.items()}
         tables["experiment"]["versions"] = num_rounds
-        if name := _import_name(self._model):
+        if name := import_name(self._model):
             tables["model"] = {"name": name}
         drawn = int.from_bytes(os.urandom(8), "big") >> 1  # as many bits as TOML's integers have
         tables["experiment"]["seed"] = drawn if self._seed is None else self._seed
-        folder = None
-        if self._run_dir is not None and (self._run_dir / "config.toml").is_file():
-            folder = RunFolder.open(self._run_dir)
-            folder.lock()
-        if self._run_dir is None or folder is None or folder.noted(BEGAN) is None:
-            tables["data"]["clients"] = len(self._wait(grid))
-            config = Config.from_dict(tables)
-            if folder is not None:  # of a start that failed before anybody was asked anything
-                folder.rewrite(config.to_toml())
-            elif self._run_dir is not None:
-                folder = RunFolder.create(self._run_dir, config.to_toml(), {})
-            return folder, config
-        before = read_toml(folder.path / "config.toml")
-        tables["data"]["clients"] = before["data"]["clients"]
-        if self._seed is None:
-            tables["experiment"]["seed"] = before["experiment"]["seed"]
-        config = Config.from_dict(tables)
-        changed = _differences(before, config.to_dict())
-        more = changed.pop("experiment.versions", None)
-        if changed:
-            folder.close()
-            where = f"{self._run_dir} holds another run"
-            raise ConfigError(
-                [f"{where}: {text}; give the same settings, or another run_dir" for text in changed.values()]
-            )
-        if more:
-            folder.rewrite(config.to_toml())
-        return folder, config
+        return tables
 
     def _wait(self, grid: Grid) -> Sequence[int]:
         """The nodes that are there, once they are enough."""
-        told = 0.0
+        logged_s = 0.0
         while True:
             nodes = list(grid.get_node_ids())
             if len(nodes) >= self._least:
                 return nodes
-            if time.monotonic() - told > 30:
+            if time.monotonic() - logged_s > 30:
                 log.info("Waiting for nodes: %s connected, %s wanted", len(nodes), self._least)
-                told = time.monotonic()
+                logged_s = time.monotonic()
             time.sleep(1)
 
 
-def _wants_a_number(rule: str, own: Mapping[str, Any]) -> str | None:
-    """The setting of the rule that would be the concurrency, if there is one and it is not given."""
-    cls = algorithm_classes().get(rule)
-    fields = {f.name for f in dataclasses.fields(cls)} if cls is not None else set()  # type: ignore[arg-type]
-    return next((name for name in ("cohort", "concurrency") if name in fields and name not in own), None)
-
-
-def _dealt(settings: Mapping[str, Any], stages: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """A strategy's settings: the rule's, and each stage's."""
-    own: dict[str, Any] = {}
-    theirs: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
-    for name, value in settings.items():
-        stage = next((stage for stage in stages if name.startswith(f"{stage}_")), None)
-        if stage is None:
-            own[name] = value
-        else:
-            theirs[stage][name.removeprefix(f"{stage}_")] = value
-    return own, theirs
-
-
-def _import_name(build: Callable[[], nn.Module] | None) -> str:
-    """`module:name`, by which a function or class can be imported again; empty where it cannot."""
-    module, name = getattr(build, "__module__", ""), getattr(build, "__qualname__", "")
-    return f"{module}:{name}" if module and name and "<" not in name and module != "__main__" else ""
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Every setting that differs, by its key, in a line each."""
-    found: dict[str, str] = {}
-    for key in sorted({*before, *now}):
-        path = f"{above}{key}"
-        then, here = before.get(key), now.get(key)
-        if isinstance(then, Mapping) and isinstance(here, Mapping):
-            found |= _differences(then, here, f"{path}.")
-        elif then != here:
-            found[path] = f"{path} was {json.dumps(then)} and is {json.dumps(here)}"
-    return found
+def end_at(server: Server, version: int) -> None:
+    """Let the run end with the version that was just made."""
+    server.stop = dataclasses.replace(server.stop, versions=max(1, version))

@@ -1,8 +1,7 @@
 """A live Flower federation: messages to single nodes, each answer pulled by itself, nodes that come and go.
 
-Every task has a thread of its own (a courier) that sends its message and pulls its answer: Flower shows an answer
-before it is wholly there, and whoever pulls several at once waits for the slowest upload. Another thread looks who is
-there. All that the threads hear goes through one queue to `next`, in whose thread the server works.
+Threads carry the messages and look which nodes are there (`fedecho.flower.couriers`). All that they learn goes through
+one queue to `next`, in whose thread the server works.
 
 A node is known by its Flower id; the first that comes is client 0. A node that fails rests before it gets work again.
 """
@@ -12,16 +11,15 @@ from __future__ import annotations
 import heapq
 import logging
 import queue
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from ..core.errors import ConfigError
 from ..core.messages import (
     Arrived,
     Cancel,
@@ -39,20 +37,20 @@ from ..core.messages import (
     WakeAt,
 )
 from ..runs.delays import RESTARTED
+from .couriers import Answer, Couriers, Evaluated, Nodes, error_of
+from .wire import Unreadable, printable
 
 log = logging.getLogger("flwr")
 
 
-POLLS_PER_S = 40.0
-"""Requests for answers a second at most, over all couriers: each costs the SuperLink a few milliseconds."""
-
-
 FIRST_REST_S, LONGEST_REST_S = 5.0, 600.0
 """How long a node rests after its first failure, and at most; each failure in a row doubles it."""
+KNOWN, RECENT = 3, 20
+"""Answers of a node from which on its own times count, and how many of the latest do."""
 
 
-class Unreadable(Exception):
-    """An answer that is not what it should be; says why."""
+RESTS = "its node rests after a refused answer"
+"""The reason of a lost task that was never sent."""
 
 
 class Codec(Protocol):
@@ -65,38 +63,12 @@ class Codec(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What a courier brought: a reply, or why there is none."""
-
-    task: int
-    node: int
-    reply: Message | None
-    fault: str = ""
-
-
-@dataclass(frozen=True)
-class _Nodes:
-    """Who is there."""
-
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Evaluated:
-    """A node's answer to an evaluation message, if it gave one."""
-
-    version: int
-    node: int
-    reply: Message | None
-
-
 class FlowerTransport:
     """Carries tasks to Flower nodes.
 
     Args:
         grid: Flower's.
-        mail: writes and reads messages.
+        codec: writes and reads messages.
         began_at: when the run began, in seconds since the epoch: the clock's zero, also after a restart.
         after_s: the time of the last event that the server heard; the clock is never before it.
         names: the node id of every client so far, as `Joined` events named them.
@@ -106,13 +78,16 @@ class FlowerTransport:
         timeout_s: seconds after which a task without an answer is lost; an answer that comes later is refused.
         ttl_s: seconds that Flower keeps a message and its answer.
         refresh_s: seconds between looks at who is there.
+        patience: a task is lost after this many times the longest time that its node took before, once the node has
+            answered `KNOWN` tasks; None waits `timeout_s` for every node.
+        choose: which of the nodes that are there may get work, by id; None: all.
         evaluated: is given every node's answer to `evaluate`, None for a node that did not give one.
     """
 
     def __init__(
         self,
         grid: Grid,
-        mail: Codec,
+        codec: Codec,
         began_at: float,
         after_s: float = 0.0,
         names: Mapping[int, str] | None = None,
@@ -122,26 +97,28 @@ class FlowerTransport:
         ttl_s: float = 43_200.0,
         refresh_s: float = 3.0,
         evaluated: Callable[[int, int, Message | None], None] = lambda version, node, reply: None,
+        patience: float | None = None,
+        choose: Callable[[Sequence[int]], Iterable[int]] | None = None,
     ) -> None:
-        self._grid, self._mail = grid, mail
-        self._began_at, self._timeout_s, self._ttl_s, self._refresh_s = began_at, timeout_s, ttl_s, refresh_s
+        self._codec, self._couriers = codec, Couriers(grid, ttl_s, refresh_s)
+        self._began_at, self._timeout_s, self._refresh_s = began_at, timeout_s, refresh_s
         self._nodes = {client: int(name) for client, name in (names or {}).items()}
         self._clients = {node: client for client, node in self._nodes.items()}
         self._here = set(here)
         self._backlog = iter(backlog) if backlog is not None else None
-        self._evaluated = evaluated
+        self._evaluated, self._patience, self._choose = evaluated, patience, choose
+        self._took_s: dict[int, list[float]] = {}
+        self._sent_s: dict[int, float] = {}
         self._due: deque[Event] = deque()
-        self._heard: queue.Queue[_Answer | _Nodes | _Evaluated] = queue.Queue()
         self._open: dict[int, Task] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._timers: list[float] = []
         self._seen: tuple[int, ...] = ()
         self._resting: dict[int, float] = {}
         self._failures: dict[int, int] = {}
-        self._pushing = threading.Lock()
-        self._closed = threading.Event()
+        self._unjudged: int | None = None  # the client whose answer the server has and `judged` has not heard of
+        self._held: list[tuple[Task, Model]] = []  # its next task, held back until then
         self._last_s = after_s
-        self._watcher: threading.Thread | None = None
 
     @property
     def now_s(self) -> float:
@@ -162,7 +139,7 @@ class FlowerTransport:
 
     def close(self) -> None:
         """Let the threads end. What nodes are still at is not awaited."""
-        self._closed.set()
+        self._couriers.close()
 
     # -- what the server asks
 
@@ -170,7 +147,9 @@ class FlowerTransport:
         for command in commands:
             if isinstance(command, Dispatch):
                 self._open[command.task.id] = command.task
-                if self._backlog is None:
+                if self.live and command.task.client == self._unjudged:
+                    self._held.append((command.task, command.model))
+                elif self.live:
                     self._dispatch(command.task, command.model)
             elif isinstance(command, Cancel):  # Flower cannot take a message back: its answer will be refused
                 self._open.pop(command.task, None)
@@ -179,85 +158,45 @@ class FlowerTransport:
 
     def _dispatch(self, task: Task, model: Model) -> None:
         node = self._nodes[task.client]
-        heapq.heappush(self._deadlines, (time.monotonic() + self._timeout_s, task.id))
+        self._sent_s[task.id] = time.monotonic()
+        heapq.heappush(self._deadlines, (time.monotonic() + self._limit_s(node), task.id))
 
-        def tell(reply: Message | None, why: str) -> None:
-            self._heard.put(_Answer(task.id, node, reply, why))
+        def report(reply: Message | None, why: str) -> None:
+            self._couriers.news.put(Answer(task.id, node, reply, why))
 
-        self._post(node, MessageType.TRAIN, self._mail.write(task, model), str(task.id), tell)
+        self._couriers.send(node, MessageType.TRAIN, self._codec.write(task, model), str(task.id), report)
 
-    def _post(
-        self, node: int, kind: str, content: RecordDict, group: str, tell: Callable[[Message | None, str], None]
-    ) -> None:
-        message = Message(content=content, message_type=kind, dst_node_id=node, ttl=self._ttl_s, group_id=group)
-        threading.Thread(target=self._carry, args=(message, tell), daemon=True).start()
+    def _limit_s(self, node: int) -> float:
+        """Seconds after which a task of this node is lost."""
+        times_s = self._took_s.get(node, [])
+        if self._patience is None or len(times_s) < KNOWN:
+            return self._timeout_s
+        return min(self._timeout_s, self._patience * max(times_s))
 
     def evaluate(self, version: int, content: RecordDict, nodes: Iterable[int]) -> None:
         """Ask nodes to evaluate; nobody waits. A node that is training does it afterwards."""
         for node in nodes:
-            tell = self._evaluation(version, node)
-            self._post(node, MessageType.EVALUATE, content, f"evaluate-{version}", tell)
+            report = self._evaluation(version, node)
+            self._couriers.send(node, MessageType.EVALUATE, content, f"evaluate-{version}", report)
 
     def _evaluation(self, version: int, node: int) -> Callable[[Message | None, str], None]:
-        def tell(reply: Message | None, why: str) -> None:
+        def report(reply: Message | None, why: str) -> None:
             if reply is None or reply.has_error():
-                log.warning("node %s did not evaluate version %s: %s", node, version, why or _told(reply))
+                log.warning("node %s did not evaluate version %s: %s", node, version, why or error_of(reply))
                 reply = None
-            self._heard.put(_Evaluated(version, node, reply))
+            self._couriers.news.put(Evaluated(version, node, reply))
 
-        return tell
-
-    # -- the threads
-
-    def _carry(self, message: Message, tell: Callable[[Message | None, str], None]) -> None:
-        """Send a message, and tell its answer when there is one."""
-        try:
-            with self._pushing:
-                sent = list(self._grid.push_messages([message]))
-        except Exception as fault:  # whatever Flower or the network raises
-            tell(None, f"could not be sent: {fault}")
-            return
-        if not sent or not sent[0]:
-            tell(None, "could not be sent: the SuperLink did not take it")
-            return
-        began, faults = time.monotonic(), 0
-        while time.monotonic() - began < self._ttl_s:
-            waited_s = time.monotonic() - began
-            pause_s = 2.0**faults if faults else max(0.02 * waited_s, 0.05, len(self._open) / POLLS_PER_S)
-            if self._closed.wait(min(pause_s, 30.0)):
-                return
-            try:
-                for reply in self._grid.pull_messages([sent[0]]):
-                    tell(reply, "")
-                    return
-                faults = 0
-            except Exception as fault:  # the SuperLink may be on its way up again
-                faults += 1
-                if faults in (1, 5) or faults % 20 == 0:
-                    log.warning("an answer cannot be asked for (%s); trying again", fault)
-        tell(None, "its message expired")
-
-    def _watch(self) -> None:
-        """Look who is there, until the end."""
-        faults = 0
-        while True:
-            try:
-                self._heard.put(_Nodes(tuple(sorted(self._grid.get_node_ids()))))
-                faults = 0
-            except Exception as fault:
-                faults += 1
-                if faults == 1 or faults % 20 == 0:
-                    log.warning("the SuperLink does not say who is there (%s); trying again", fault)
-            if self._closed.wait(self._refresh_s):
-                return
+        return report
 
     # -- what the server hears
 
     def next(self) -> Event:
         """The next event; waits for it as long as it takes."""
         event = self._again() or self._fresh()
+        self._unjudged = None
         if isinstance(event, Arrived):
-            self._open.pop(event.result.task, None)
+            task = self._open.pop(event.result.task, None)
+            self._unjudged = task.client if task is not None and self.live else None
         elif isinstance(event, Lost | Rejected):
             self._open.pop(event.task, None)
         elif isinstance(event, Joined):
@@ -279,22 +218,20 @@ class FlowerTransport:
         return None
 
     def _fresh(self) -> Event:
-        if self._watcher is None:
-            self._watcher = threading.Thread(target=self._watch, daemon=True)
-            self._watcher.start()
+        self._couriers.watch()
         while not self._due:
             try:
-                heard = self._heard.get(timeout=self._patience_s())
+                news = self._couriers.news.get(timeout=self._patience_s())
             except queue.Empty:
                 self._look_at_the_clock()
                 continue
-            if isinstance(heard, _Answer):
-                self._answered(heard)
-            elif isinstance(heard, _Nodes):
-                self._seen = heard.ids
+            if isinstance(news, Answer):
+                self._answered(news)
+            elif isinstance(news, Nodes):
+                self._seen = news.ids if self._choose is None else tuple(sorted(set(self._choose(news.ids))))
                 self._count()
             else:
-                self._evaluated(heard.version, heard.node, heard.reply)
+                self._evaluated(news.version, news.node, news.reply)
             self._look_at_the_clock()
         return self._due.popleft()
 
@@ -316,31 +253,57 @@ class FlowerTransport:
             _, number = heapq.heappop(self._deadlines)
             task = self._open.get(number)
             if task is not None:
-                self._failed(self._nodes[task.client], number, f"no answer within {self._timeout_s:g} s")
+                self._failed(
+                    self._nodes[task.client],
+                    number,
+                    f"no answer within {self._limit_s(self._nodes[task.client]):.4g} s",
+                )
         rested = [node for node, until in self._resting.items() if until <= time.monotonic()]
         for node in rested:
             del self._resting[node]
         if rested:
             self._count()
 
-    def _answered(self, answer: _Answer) -> None:
+    def _answered(self, answer: Answer) -> None:
         reply = answer.reply
+        if (sent_s := self._sent_s.pop(answer.task, None)) is not None and reply is not None and not reply.has_error():
+            self._took_s[answer.node] = [*self._took_s.get(answer.node, []), time.monotonic() - sent_s][-RECENT:]
         if reply is None or reply.has_error():
-            why = answer.fault or _told(reply)
+            why = answer.fault or error_of(reply)
             if answer.task in self._open:
                 self._failed(answer.node, answer.task, why)
             else:
                 log.info("task %s, not awaited any more: %s", answer.task, why)
             return
         try:
-            update = self._mail.read(answer.task, reply.content)
-        except Unreadable as fault:
+            result = self._codec.read(answer.task, reply.content)
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever reading raises is the answer's fault, not the run's end
+            reason = str(error) if isinstance(error, Unreadable) else f"it cannot be read: {printable(error, 200)}"
             self._rest(answer.node)
-            self._due.append(Rejected(self.now_s, answer.task, str(fault)))
-            log.warning("node %s sent what cannot be used: %s", answer.node, fault)
+            self._due.append(Rejected(self.now_s, answer.task, reason))
+            log.warning("node %s sent what cannot be used: %s", answer.node, reason)
             return
-        self._failures.pop(answer.node, None)
-        self._due.append(Arrived(self.now_s, update))
+        self._due.append(Arrived(self.now_s, result))
+
+    def judged(self, client: int, refused: str | None) -> None:
+        """What the server did with a client's answer: it accepted it (None), or refused it and says why. A node whose
+        answer is refused rests like one that fails, and what the server sent it meanwhile is lost."""
+        if not self.live:
+            return
+        node, held = self._nodes[client], self._held
+        self._unjudged, self._held = None, []
+        if refused is None:
+            self._failures.pop(node, None)
+            for task, model in held:
+                self._dispatch(task, model)
+            return
+        if node in self._resting:  # as one does whose answer could not be read
+            return
+        log.warning("the answer of node %s is refused: %s", node, refused)
+        self._rest(node)
+        self._due.extend(Lost(self.now_s, task.id, RESTS) for task, _ in held)
 
     def _failed(self, node: int, task: int, why: str) -> None:
         log.warning("task %s is lost at node %s: %s", task, node, why)
@@ -378,11 +341,3 @@ class FlowerTransport:
             self._due.append(Joined(self.now_s, client, str(self._nodes[client])))
         for client in sorted(expected - present):
             self._due.append(Left(self.now_s, client))
-
-
-def _told(reply: Message | None) -> str:
-    """A reply's error in a line."""
-    if reply is None:
-        return "no answer"
-    reason = " ".join((reply.error.reason or "no reason given").split())
-    return f"error {reply.error.code}: {reason[:300]}"

@@ -38,11 +38,14 @@ def write_text(path: Path, text: str) -> None:
     _settle(part, path)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
-    """Write a safetensors file whole or not at all."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str], private: bool = False) -> None:
+    """Write a safetensors file whole or not at all: with mode 0600 where it is private, else as the umask says."""
     part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    part.touch(0o600 if private else 0o666)
+    mode = part.stat().st_mode & 0o777
     save_file({name: _own(tensor) for name, tensor in tensors.items()}, part, header)
-    part.chmod(0o644)  # safetensors makes it private
+    part.chmod(mode)  # safetensors sets one of its own
     _settle(part, path)
 
 

@@ -26,8 +26,9 @@ def save_update(path: Path, update: TrainResult) -> None:
         "metrics": dict(update.metrics),
         "extra": numbers,
     }
-    path.parent.mkdir(exist_ok=True)
-    save_tensors(path, tensors, {"update": json.dumps(fields)})
+    if not path.parent.is_dir():  # what clients send tells things about their data: nobody else may read it
+        path.parent.mkdir(mode=0o700)
+    save_tensors(path, tensors, {"update": json.dumps(fields)}, private=True)
 
 
 def load_update(path: Path) -> TrainResult:
