@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import builtins
-import json
-import os
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,7 @@ from fedecho.report.timelines import MOST_JOBS, rows_of, timeline, window_of
 from fedecho.runs import delays as observed
 from fedecho.studies import compare
 from fedecho.studies.summary import Spread
+from support.pages import OVERFLOWING, browser, data_of, painted  # noqa: F401
 
 METHODS = ["fedbuff", "fadas", "fedecho"]
 SEEDS = [0, 1, 2]
@@ -79,13 +77,6 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(comparison: Path) -> str:
     return write_report([comparison]).read_text(encoding="utf-8")
-
-
-def data_of(text: str) -> dict[str, Any]:
-    """What the page's script is given."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    assert found is not None
-    return dict(json.loads(found[1]))
 
 
 class Reader(HTMLParser):
@@ -166,15 +157,6 @@ def test_accessible(page: str) -> None:
 def test_names_are_escaped(page: str) -> None:
     assert "a &lt;small&gt; one" in page
     assert "<small> one" not in page
-
-
-def painted(value: Any) -> Any:
-    """Colour names as colours, as the page's script does."""
-    if isinstance(value, str):
-        return "#123456" if re.fullmatch(r"@\w+(/\d+)?", value) else value
-    if isinstance(value, list):
-        return [painted(item) for item in value]
-    return {k: painted(v) for k, v in value.items() if k != "minor"} if isinstance(value, dict) else value
 
 
 def test_plotly_accepts_every_figure(page: str) -> None:
@@ -448,39 +430,9 @@ def test_pandas_reads_the_records(comparison: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- in a browser
 
 
-def browser_path() -> str:
-    """A Chromium. Where none is and one could be had, that is a failure: `make test` installs it."""
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
-        if found := shutil.which(name):
-            return found
-    root = os.geteuid() == 0
-    sudo = shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0
-    if shutil.which("apt-get") and (root or sudo):
-        pytest.fail("there is no chromium, and apt-get could install it: run `make browser`")
-    if os.environ.get("CI"):
-        pytest.fail("there is no chromium on this CI machine, and no way to install one: put it on the image")
-    pytest.skip("there is no chromium, and apt-get cannot be used here: the page was not looked at in a browser")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = browser_path()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield chromium
-        chromium.close()
-
-
-OVERFLOWING = """() => [...document.querySelectorAll("body *")]
-    .filter((e) => !e.closest(".scroll, nav") && e.getBoundingClientRect().right > innerWidth + 1)
-    .map((e) => e.tagName + " " + e.textContent.slice(0, 40))"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_in_a_browser(comparison: Path, page: str, browser: Any, width: int, scheme: str, tmp_path: Path) -> None:
+def test_in_a_browser(comparison: Path, page: str, browser: Any, width: int, scheme: str, tmp_path: Path) -> None:  # noqa: F811
     context = browser.new_context(
         viewport={"width": width, "height": 800}, color_scheme=scheme, has_touch=width < 500, accept_downloads=True
     )
@@ -527,7 +479,7 @@ def test_in_a_browser(comparison: Path, page: str, browser: Any, width: int, sch
     context.close()
 
 
-def test_on_paper(comparison: Path, page: str, browser: Any, tmp_path: Path) -> None:
+def test_on_paper(comparison: Path, page: str, browser: Any, tmp_path: Path) -> None:  # noqa: F811
     context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="dark")
     shown = context.new_page()
     shown.set_default_timeout(120_000)

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_report import OVERFLOWING, browser, data_of, painted  # noqa: F401
 
 from fedecho import Config, RecordError, resume, run
 from fedecho.cli.main import main
@@ -45,6 +44,7 @@ from fedecho.runs.schema import METRICS
 from fedecho.simulation.build import build
 from fedecho.studies.runs import find_runs
 from fedecho.studies.summary import summarize
+from support.pages import OVERFLOWING, browser, data_of, painted  # noqa: F401
 
 TABLES: dict[str, Any] = {
     "experiment": {"name": "clinics", "versions": 12, "seed": 5},
