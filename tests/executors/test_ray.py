@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_processes import MODEL, Workshop, check, configuration
-from test_resume import numbers, records
 
 from fedecho import Config, MissingExtra, run
 from fedecho.core.errors import ConfigError, WorkerLost
@@ -24,6 +22,8 @@ from fedecho.executors.ray import Parcel, Ray
 from fedecho.experiment.build import prepare
 from fedecho.server.loop import serve
 from fedecho.simulation.transport import SimulatedTransport
+from support.executors import MODEL, Workshop, check, configuration
+from support.runs import numbers, records
 
 ray = pytest.importorskip("ray")
 pytestmark = [  # Ray leaves files open

@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_learner import federation
-from test_resume import Stop
 from torch import Tensor, nn
 
 from fedecho import Config, Result, resume, run
@@ -33,6 +31,8 @@ from fedecho.learning.models.mlp import MLP
 from fedecho.learning.models.resnet import ResNet18
 from fedecho.learning.settings import ClientConfig
 from fedecho.stages.compute import PredictionFormat
+from support.learning import federation
+from support.runs import Stop
 
 CLIENTS = 6
 CLOSE = 1e-9

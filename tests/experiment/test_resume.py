@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 
 from fedecho import Config, RecordError, Result, resume, run
-from fedecho.experiment.setup import Setup
 from fedecho.runs.folder import RunFolder
+from support.runs import LOSSY, Stop, numbers, records
 
-LOSSY = {"name": "mild", "dropout": 0.1, "available_fraction": 0.8, "day_s": 60.0, "latency_s": 0.01}
 METHODS: dict[str, dict[str, Any]] = {
     "fedbuff+echo": {"stages": {"name": "echo", "steps": 2}, "population": LOSSY},
     "fedbuff+balanced_echo": {
@@ -55,20 +54,6 @@ def configuration(method: str, updates: int = 300, checkpoint_every_s: float = 0
     return Config.from_dict(tables)
 
 
-def records(path: Path) -> dict[str, Any]:
-    """All that a run leaves behind and that must not depend on how often it was stopped."""
-    folder = RunFolder.open(path)
-    rows = [{name: value for name, value in row.items() if name != "wall_s"} for row in folder.metrics()]
-    found = {"metrics": rows, "events": list(folder.events()), "inbox": list(folder.inbox())}
-    folder.close()
-    return {**found, "model": (path / "model.safetensors").read_bytes()}
-
-
-def numbers(result: Result) -> dict[str, Any]:
-    timed = ("wall_s", "server_s", "profile_s", "peak_memory_mb", "run_dir")
-    return {name: value for name, value in result.to_dict().items() if name not in timed}
-
-
 @pytest.fixture(scope="module")
 def unstopped(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[Path, Result]]:
     """Each method's run that was never stopped."""
@@ -90,23 +75,6 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def newest(folder: Path) -> str | None:
     return max((path.name for path in folder.glob("checkpoint-*.safetensors")), default=None)
-
-
-class Stop:
-    """An observer that stops a run after so many events, as a crash of its own process would."""
-
-    def __init__(self, events: int, folder: Path) -> None:
-        self.left, self.folder = events, folder
-
-    def started(self, setup: Setup) -> None: ...
-
-    def progressed(self, setup: Setup) -> None:
-        assert len(list(self.folder.glob("checkpoint-*"))) <= 2
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-    def evaluated(self, row: Mapping[str, float]) -> None: ...
 
 
 def stopped(method: str, folder: Path, events: int, every_s: float = 0.03) -> None:

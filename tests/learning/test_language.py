@@ -15,7 +15,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from test_resume import Stop, numbers, records
 from torch import Tensor, nn
 
 from fedecho import Config, replay, resume, run
@@ -33,6 +32,7 @@ from fedecho.learning.settings import ClientConfig
 from fedecho.report import write_report
 from fedecho.runs.folder import RunFolder
 from fedecho.studies import compare
+from support.runs import Stop, numbers, records
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")

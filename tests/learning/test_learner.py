@@ -7,7 +7,7 @@ sides of a ReLU or two maxima of a pooling window, and how often they do depends
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -33,46 +33,14 @@ from fedecho.learning.models.resnet import ResNet18
 from fedecho.learning.settings import ClientConfig
 from fedecho.objectives.classification import Classification
 from fedecho.stages.compute import Distillation
+from support.learning import KEY, Small, federation, learner
 
-KEY = Key(11)
 CLOSE = 1e-9
 """The largest difference that is rounding in float64."""
 
 
-def federation(shape: Sequence[int] = (6,), sizes: Sequence[int] = (23, 5, 40), classes: int = 4) -> Federation:
-    generator = torch.Generator().manual_seed(2)
-    n = sum(sizes)
-    inputs = torch.randn(n, *shape, generator=generator)
-    labels = torch.randint(classes, (n,), generator=generator)
-    offsets = [0]
-    for size in sizes:
-        offsets.append(offsets[-1] + size)
-    unlabeled = torch.randn(12, *shape, generator=generator)
-    return Federation(inputs, labels, tuple(offsets), unlabeled, (inputs, labels), (inputs, labels), classes)
-
-
-def learner(build: Callable[[], nn.Module], data: Federation, client: ClientConfig, **more: Any) -> Learner:
-    return Learner(build, data, client, KEY, **more)
-
-
 def mlp() -> nn.Module:
     return MLP((6,), 4, hidden=(8,))
-
-
-class Small(nn.Module):
-    """A convolution, batch norm and dropout, for 2×8×8 inputs."""
-
-    def __init__(self, shape: Sequence[int] = (2, 8, 8), classes: int = 4, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(shape[0], 5, 3, padding=1)
-        self.norm = nn.BatchNorm2d(5)
-        self.drop = nn.Dropout(dropout)
-        self.head = nn.Linear(5 * 16, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.conv(x))
-        out: Tensor = self.head(self.drop(F.max_pool2d(F.relu(x), 2).flatten(1)))
-        return out
 
 
 def batches(data: Federation, client: int, task: Task, config: ClientConfig) -> list[Tensor]:
@@ -434,7 +402,7 @@ def config_with(model: dict[str, Any]) -> Config:
 
 
 def test_anybodys_model_is_found_by_module_and_class() -> None:
-    setup = prepare(config_with({"name": "test_learner:Small", "dropout": 0.25}))
+    setup = prepare(config_with({"name": "support.learning:Small", "dropout": 0.25}))
     assert isinstance(setup.learner.module, Small)
     assert setup.learner.module.drop.p == 0.25
     update = setup.learner.train(Task(0, 0, 0, 0.0), setup.learner.initial())
@@ -444,7 +412,7 @@ def test_anybodys_model_is_found_by_module_and_class() -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"name": "test_learner:Small", "width": 3}, "cannot be built"),
+        ({"name": "support.learning:Small", "width": 3}, "cannot be built"),
         ({"name": "test_learner:parameters"}, "cannot be built"),
         ({"name": "test_learner:nothing"}, "cannot be imported"),
         ({"name": "mlp", "depth": 3}, "depth"),

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_learner import Small, federation, learner
 from torch import Tensor, nn
 
 from fedecho.config.config import Config
@@ -31,6 +30,7 @@ from fedecho.stages.fedrevive import FedRevive
 from fedecho.stages.losses import kl_to
 from fedecho.stages.round_distillation import RoundDistillation
 from helpers import Log, change, drive, through_json, transport_for
+from support.learning import Small, federation, learner
 
 
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])

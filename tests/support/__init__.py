@@ -1,0 +1,1 @@
+"""What several test modules share: small federations, runs and their records, trainers for executors, a browser."""
