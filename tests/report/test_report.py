@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import builtins
-<<<<<<< HEAD
 import dataclasses
-=======
->>>>>>> w-plugins
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import time
-<<<<<<< HEAD
 from itertools import pairwise
-=======
-from html.parser import HTMLParser
->>>>>>> w-plugins
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +36,8 @@ from fedecho.report.style import MethodStyle, thinned
 from fedecho.report.tables import Cell, Table
 from fedecho.report.text import listed, number, plus_minus
 from fedecho.report.timelines import MOST_JOBS, rows_of, timeline, window_of
-<<<<<<< HEAD
 from fedecho.runs.database import reading
 from fedecho.studies.runs import Run
-=======
-from fedecho.runs import delays as observed
-from fedecho.studies import compare
-from fedecho.studies.summary import Spread
-from support.pages import OVERFLOWING, browser, data_of, painted  # noqa: F401
->>>>>>> w-plugins
 
 FIGURES = {"time", "updates", "staleness", "speed", "timeline", "clients", "seconds", "norms"}
 TABLE_IDS = {
@@ -83,31 +69,6 @@ def page(comparison: Path) -> str:
     return write_report([comparison]).read_text(encoding="utf-8")
 
 
-<<<<<<< HEAD
-=======
-class Reader(HTMLParser):
-    """Every attribute of every element, and the text outside scripts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self._in_script = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, {name: value or "" for name, value in attrs}))
-        self._in_script = tag in ("script", "style")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_script = False
-
-    def handle_data(self, data: str) -> None:
-        if not self._in_script:
-            self.text += data
-
-
->>>>>>> w-plugins
 # ------------------------------------------------------------------------------------------------------------ the page
 
 
@@ -594,72 +555,7 @@ def test_pandas_reads_the_records(comparison: Path) -> None:
     assert refined.alpha.between(0, 1).all()
 
 
-<<<<<<< HEAD
 # ------------------------------------------------------------------------------------------------------------ the rest
-=======
-# ------------------------------------------------------------------------------------------------------- in a browser
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
-def test_in_a_browser(comparison: Path, page: str, browser: Any, width: int, scheme: str, tmp_path: Path) -> None:  # noqa: F811
-    context = browser.new_context(
-        viewport={"width": width, "height": 800}, color_scheme=scheme, has_touch=width < 500, accept_downloads=True
-    )
-    shown = context.new_page()
-    shown.set_default_timeout(120_000)  # a machine that others share
-    said: list[str] = []
-    asked: list[str] = []
-    shown.on("console", lambda message: said.append(message.text))
-    shown.on("pageerror", lambda fault: said.append(str(fault)))
-    shown.on("request", lambda request: asked.append(request.url))
-    shown.goto((comparison / "report.html").as_uri())
-    shown.wait_for_selector("html[data-drawn=yes]", state="attached")
-    drawn = (
-        "() => [...document.querySelectorAll('[data-figure]')].filter((f) => !f.querySelector('svg.main-svg')).length"
-    )
-    assert shown.evaluate(drawn) == 0
-    assert shown.evaluate("document.documentElement.scrollWidth") == width
-    assert shown.evaluate(OVERFLOWING) == []
-    background = shown.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert background == {"light": "rgb(246, 247, 249)", "dark": "rgb(15, 19, 24)"}[scheme]
-    shown.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)
-    assert (tmp_path / f"{scheme}-{width}.png").stat().st_size > 50_000
-
-    lines = "() => document.querySelectorAll('[data-figure=updates] .scatterlayer .trace').length"
-    before = shown.evaluate(lines)
-    shown.click("[data-method=fadas]")
-    assert shown.evaluate(lines) < before
-    assert shown.get_attribute("[data-method=fadas]", "aria-pressed") == "false"
-    shown.click("label:has-text('Loss') >> nth=0")
-    assert shown.inner_text("[data-figure=time] h3") == "Loss over virtual time"
-    with shown.expect_download() as found:
-        shown.click("[data-figure=staleness] [data-save=svg]")
-    saved = Path(found.value.path()).read_text(encoding="utf-8")
-    assert saved.startswith("<svg")
-    assert "Staleness of the updates" in saved
-    assert "fedecho" in saved  # with a legend
-    shown.click("[data-table=t-comparison][data-copy=md]")
-    shown.wait_for_selector("#said.shown:has-text('Markdown copied')")
-    shown.click("[data-act=theme]")
-    shown.click("[data-act=theme]")
-    assert shown.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 19, 24)"
-    assert said == []
-    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
-    context.close()
-
-
-def test_on_paper(comparison: Path, page: str, browser: Any, tmp_path: Path) -> None:  # noqa: F811
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="dark")
-    shown = context.new_page()
-    shown.set_default_timeout(120_000)
-    shown.goto((comparison / "report.html").as_uri())
-    shown.wait_for_selector("html[data-drawn=yes]", state="attached")
-    made = shown.pdf(path=tmp_path / "page.pdf", format="A4", print_background=True)
-    assert made.startswith(b"%PDF")
-    assert shown.get_attribute("html", "data-theme") is None  # as it was
-    context.close()
->>>>>>> w-plugins
 
 
 def test_interpreter_is_quiet(comparison: Path, tmp_path: Path) -> None:

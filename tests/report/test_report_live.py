@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import heapq
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,10 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-<<<<<<< HEAD
 from pages import OVERFLOWING, UNDRAWN, figures_of, opened, painted, tables_of, words
-=======
->>>>>>> w-plugins
 
 from fedecho import Config, RecordError, resume, run
 from fedecho.cli.main import main
@@ -45,7 +43,6 @@ from fedecho.runs.schema import BOOKKEEPING
 from fedecho.simulation.build import build
 from fedecho.studies.runs import find_runs, read_run
 from fedecho.studies.summary import summarize
-from support.pages import OVERFLOWING, browser, data_of, painted  # noqa: F401
 
 TABLES: dict[str, Any] = {
     "experiment": {"name": "clinics", "versions": 12, "seed": 5},

@@ -1,7 +1,7 @@
 """Faults in the values of a configuration.
 
-The bounds of a setting stand beside its field. What goes together is known by the rule and the stages (`check`). Here is
-what is left: settings of one table that look at another, and names of parts that are found elsewhere.
+The bounds of a setting stand beside its field. What goes together is known by the rule and the stages (`check`). Here
+is what is left: settings of one table that depend on another, and names of parts that are found elsewhere.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ from .result import MetricResult, Result, sha256
 from .setup import Setup
 
 try:
-    import resource
+    import resource as _resource
 except ImportError:  # not on Windows
-    resource = None  # type: ignore[assignment]
+    _resource = None  # type: ignore[assignment]
 
 MOST_FRUITLESS = 1000
 """Tasks lost or refused in a row (or ten times the clients, where that is more) after which a run is given up: it would
@@ -275,6 +275,7 @@ def _warnings(updates: int, refused: int, refused_by_kind: Mapping[str, int]) ->
 
 def _peak_memory_mb() -> float:
     """The process's largest resident size, MiB; NaN where the system does not tell."""
+    resource: Any = _resource
     if resource is None:
         return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.errors import ConfigError
 from ..core.messages import Model, Task, TrainResult
-from ..stages.compute import LOGITS, PredictionFormat
+from ..stages.compute import LOGITS
 from .arrays import Arrays, Keys, as_record, digest
 from .wire import RESERVED, Unreadable, decode, metric, metrics_of, printable
 

@@ -28,7 +28,8 @@ from ..experiment.run import drive
 from ..experiment.setup import Setup
 from ..learning.learner import Learner
 from ..runs.folder import RunFolder
-from ..server.server import Server, common_format
+from ..server.server import Server
+from ..server.stage_runner import common_format
 from .arguments import argument_faults, concurrency_setting, import_name, range_faults, split_settings
 from .arrays import LEGACY_KEYS, Arrays, Keys
 from .codec import RecordCodec
@@ -272,7 +273,7 @@ class Asynchronous(Strategy):
             unlabeled = self._unlabeled
         if unlabeled is not None and wanted and learner is not None:
             form = common_format(config.stages)
-            predictions = (learner.predictions, form.width(learner.classes)), not form.top_k
+            predictions = (learner.prediction_count, form.width(learner.classes)), not form.top_k
         return RecordCodec(
             arrays,
             self._keys,

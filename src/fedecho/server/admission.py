@@ -19,7 +19,7 @@ from torch import Tensor
 from ..algorithms.base import Algorithm
 from ..core import topk as sparse
 from ..core.formats import PredictionFormat
-from ..core.messages import Extra, Model, TrainResult
+from ..core.messages import Model, TrainResult
 from .norms import NormHistory
 from .settings import ServerConfig
 
@@ -216,7 +216,7 @@ def _fault_of_vector(name: str, value: Tensor, like: Tensor) -> Refusal | None:
     return None
 
 
-def _fault_of_extra(extra: Extra, reports: tuple[str, ...], weights: Tensor) -> Refusal | None:
+def _fault_of_extra(extra: object, reports: tuple[str, ...], weights: Tensor) -> Refusal | None:
     """What the client rule reports: the vectors [d] of `reports`, and other plain numbers or tensors no longer."""
     if type(extra) is not dict and not isinstance(extra, Mapping):
         return Refusal("type", f"extra must be names with values; got a {type(extra).__name__[:40]}")
@@ -298,9 +298,10 @@ def _number(value: object) -> TypeGuard[float]:
     return type(value) in _PLAIN or (isinstance(value, Real) and not isinstance(value, bool))
 
 
-def _finite(value: float) -> bool:
+def _finite(value: object) -> bool:
+    """Whether a plain number is finite."""
     try:
-        return math.isfinite(value)
+        return math.isfinite(value)  # type: ignore[arg-type]
     except OverflowError:  # a whole number beyond all floats
         return False
 

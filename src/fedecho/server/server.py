@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -246,20 +246,19 @@ class Server:
         state.refused_in_a_row.pop(task.client, None)
 
     def _in_flight(self, number: object) -> Task | None:
-        """The task in flight of this number; none where it is no number."""
-        return self.state.in_flight.get(number) if isinstance(number, int) and type(number) is int else None
+        """The task in flight of this number; none where it is no whole number."""
+        return self.state.in_flight.get(number) if _is_whole(number) else None
 
     def _awaited(self, number: object, log: list[LogEntry]) -> Task | None:
         """The task that an answer is for; an answer that nobody waits for is refused here."""
         state = self.state
         task = self._in_flight(number)
         if task is None:
-            is_number = isinstance(number, int) and type(number) is int
-            known = is_number and 0 <= number < state.next_task
+            known = _is_whole(number) and 0 <= number < state.next_task
             reason = "already answered, lost or cancelled" if known else "unknown task"
             self._count("task")
             detail: dict[str, float | str] = {"reason": reason, "refusal": "task"}
-            recordable = number if is_number and abs(number) < 2**63 else None
+            recordable = number if _is_whole(number) and abs(number) < 2**63 else None
             log.append(LogEntry("refuse", state.now_s, task=recordable, detail=detail))
         return task
 
@@ -268,7 +267,11 @@ class Server:
         self._count(refusal.kind)
         in_a_row = state.refused_in_a_row.get(task.client, 0) + 1
         state.refused_in_a_row[task.client] = in_a_row
-        detail = {"reason": refusal.reason, "refusal": refusal.kind, "in_a_row": in_a_row}
+        detail: dict[str, float | str] = {
+            "reason": refusal.reason,
+            "refusal": refusal.kind,
+            "in_a_row": in_a_row,
+        }
         log.append(LogEntry("refuse", state.now_s, **self._about(task), detail=detail))
 
     def _count(self, kind: RefusalKind) -> None:
@@ -346,3 +349,8 @@ def _accept_detail(admitted: Admitted, waited_s: float) -> dict[str, float | str
     }
     metrics = {f"client.{name}" if name in detail else name: value for name, value in admitted.metrics.items()}
     return {**detail, **metrics}
+
+
+def _is_whole(number: object) -> TypeGuard[int]:
+    """Whether this is a whole number; a truth value is none."""
+    return type(number) is int

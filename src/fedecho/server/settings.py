@@ -47,12 +47,12 @@ class ServerConfig:
             "batch": slots are refilled M at a time after an aggregation, as in the FADAS authors' code.
         schedule: factor on the server step size over the run.
         client_schedule: factor on the clients' step size over the run.
-        ema: γ in [0, 1) of an exponential average of the server's weights, x̃ ← γ·x̃ + (1−γ)·x_t after each aggregation, which is
-            then what is evaluated and exported (clients still get x_t); 0 is off.
+        ema: γ in [0, 1) of an exponential average of the server's weights, x̃ ← γ·x̃ + (1−γ)·x_t after each aggregation;
+            x̃ is then evaluated and exported, and clients still get x_t. 0 is off.
         max_change_norm: > 0 or inf; an update whose change has a larger L2 norm is refused as absurd.
-        max_change_ratio: > 0 or inf; likewise an update whose change is this many times longer than what is usual: a client whose
-            local training blew up, or a hostile one. Usual is the highest median so far of the clients' latest norms,
-            each client counting once (see `fedecho.server.norms`); it is known from ten changes on, of as many clients
+        max_change_ratio: > 0 or inf; likewise an update whose change is this many times longer than what is usual: a
+            client whose local training blew up, or a hostile one. Usual is the highest median so far of the clients'
+            latest norms, each client counting once (see `fedecho.server.norms`); it is known from ten changes on, of as many clients
             or of more than half of them. Where most clients' changes become longer, they are accepted again. Neither
             limit applies with a stage that bounds each change itself (`central_dp`): such a stage clips what is too
             long, and a refusal would depend on norms that its ε does not cover.

@@ -17,7 +17,7 @@ class Snapshot(Generic[Content]):
     __slots__ = ("__weakref__", "_content")
 
     def __init__(self, original: Content) -> None:
-        self._content = original
+        self._content: Content = original
 
     def detach(self) -> None:
         """Copy the original: it is about to change."""
@@ -43,7 +43,8 @@ class ClientList(Snapshot[list[int]], Sequence[int]):
     @overload
     def __getitem__(self, place: slice) -> list[int]: ...
     def __getitem__(self, place: int | slice) -> int | list[int]:
-        return self._content[place]
+        content: list[int] = self._content
+        return content[place]
 
 
 class TaskTable(Snapshot[dict[int, Task]], Mapping[int, Task]):
@@ -52,7 +53,8 @@ class TaskTable(Snapshot[dict[int, Task]], Mapping[int, Task]):
     __slots__ = ()
 
     def __getitem__(self, task: int) -> Task:
-        return self._content[task]
+        tasks: dict[int, Task] = self._content
+        return tasks[task]
 
 
 Kind = TypeVar("Kind", ClientList, TaskTable)
@@ -67,7 +69,8 @@ class Snapshots(Generic[Kind]):
     """
 
     def __init__(self, kind: type[Kind], original: list[int] | dict[int, Task]) -> None:
-        self._kind, self._original = kind, original
+        self._kind: type[Kind] = kind
+        self._original = original
         self._last: weakref.ref[Kind] | None = None
 
     def take(self) -> Kind:

@@ -67,7 +67,7 @@ class Stage(abc.ABC):
         return [f"stages.name {self.name!r} needs {needs}, and the objective is {objective!r}; {remedy}"]
 
     def unused_settings(self) -> dict[str, str]:
-        """Settings without effect as the others are, each with the reason: {"staleness_power": "stages.teachers is …"}."""
+        """Settings without effect as the others are, each with the reason."""
         return {}
 
     def for_algorithm(self, algorithm: Algorithm) -> Stage:

@@ -180,8 +180,8 @@ def verdict_note(comparisons: int) -> str:
     """How verdicts are decided."""
     many = f", corrected for {comparisons} comparisons (Holm)" if comparisons > 1 else ""
     return (
-        f"Differences are paired by seed: mean ± half-width of the {LEVEL}{NBSP}% interval. A verdict is Student's t test "
-        f"on them at {LEVEL}{NBSP}%{many}; below {FEWEST} seeds there is none."
+        f"Differences are paired by seed: mean ± half-width of the {LEVEL}{NBSP}% interval. A verdict is Student's t "
+        f"test on them at {LEVEL}{NBSP}%{many}; below {FEWEST} seeds there is none."
     )
 
 
