@@ -278,5 +278,5 @@ def _peak_memory_mb() -> float:
     resource: Any = _resource
     if resource is None:
         return math.nan
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
