@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from fedecho import Config, MissingExtra, resume, run
-from fedecho.core.errors import Interrupted
+from fedecho import Config
+from fedecho import MissingExtra
+from fedecho import resume
+from fedecho import run
 from fedecho.experiment.setup import Setup
-from fedecho.runs.folder import RunFolder
+from fedecho.core.errors import Interrupted
 from fedecho.runs.schema import METRICS
+from fedecho.runs.folder import RunFolder
 
 TABLES: dict[str, Any] = {
     "experiment": {"updates": 60, "eval_every": 10},

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from ..core.errors import RecordError
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 from statistics import fmean
 from urllib.parse import quote
-
-from ..core.errors import RecordError
+import contextlib
+import sqlite3
 
 RESTARTED = "server restarted"
 """Why a live run's tasks are lost that were in flight when its server went down: no fault of their clients."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-
 from safetensors.torch import save_file
 from torch import Tensor
-
+import os
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""

@@ -24,24 +24,37 @@ it and computes them again to the same bits, a live one hears again what it had 
 
 from __future__ import annotations
 
-import fcntl
-import json
-import sqlite3
-from collections.abc import Generator, Iterator, Mapping
+from ..core import trees as tree
+from ..core.errors import RecordError
+from ..core.messages import Arrived
+from ..core.messages import Event
+from ..core.messages import LogEntry
+from ..core.messages import Joined
+from ..core.messages import Left
+from ..core.messages import Lost
+from ..core.messages import Rejected
+from ..core.messages import Wake
+from .environment import environment
+from .files import save_tensors
+from .files import write_text
+from .schema import METRICS
+from .schema import SCHEMA_VERSION
+from .schema import SCHEMA
+from .schema import VIEWS
+from .updates import load_update
+from .updates import save_update
+from collections.abc import Generator
+from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
-
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-
-from ..core import trees as tree
-from ..core.errors import RecordError
-from ..core.messages import Arrived, Event, Joined, Left, LogEntry, Lost, Rejected, Wake
-from .files import save_tensors, write_text
-from .schema import METRICS, SCHEMA, SCHEMA_VERSION, VIEWS
-from .updates import load_update, save_update
-
+from typing import Any
+from typing import TextIO
+import fcntl
+import json
+import sqlite3
 
 class RunFolder:
     """Reads and writes one run's folder."""
@@ -165,9 +178,7 @@ class RunFolder:
     def add_log_entry(self, seq: int, entry: LogEntry) -> None:
         """One thing that the server did."""
         detail = json.dumps(entry.detail) if entry.detail else None
-        self._events.append(
-            (seq, entry.at_s, entry.kind, entry.client, entry.task, entry.version, entry.staleness, detail)
-        )
+        self._events.append((seq, entry.at_s, entry.kind, entry.client, entry.task, entry.version, entry.staleness, detail))
 
     def add_metrics(self, seq: int, row: Mapping[str, float | None]) -> None:
         """One evaluation; `row` has the keys of METRICS."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+
+
 SCHEMA_VERSION = 2
 
 
