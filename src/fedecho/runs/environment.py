@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import platform
-import time
 from importlib.metadata import version
 from typing import Any
-
 import numpy as np
+import platform
+import time
 import torch
-
 
 class Clock:
     """Wall seconds over all sittings of a run."""

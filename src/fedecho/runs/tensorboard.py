@@ -6,12 +6,12 @@ purged and written again, so no step comes twice.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping
+from ..core.errors import MissingExtra
+from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from ..core.errors import MissingExtra
+import time
 
 FOLDER = "tensorboard"
 """In the run folder."""
