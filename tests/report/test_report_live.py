@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import heapq
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
