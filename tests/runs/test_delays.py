@@ -11,25 +11,19 @@ from typing import Any
 import pytest
 import torch
 
-from fedecho import Config
-from fedecho.runs import delays as observed
-from fedecho import run
+from fedecho import Config, run
 from fedecho.cli.main import main
-from fedecho.simulation.settings import PopulationConfig
 from fedecho.config.toml import resolve
 from fedecho.core.errors import ConfigError
-from fedecho.core.messages import Arrived
-from fedecho.core.messages import Event
-from fedecho.core.messages import LogEntry
-from fedecho.core.messages import Lost
-from fedecho.core.messages import Rejected
-from fedecho.core.messages import TrainResult
-from fedecho.simulation.population import Population
-from fedecho.simulation.build import build
-from fedecho.runs.folder import RunFolder
+from fedecho.core.keys import Key
+from fedecho.core.messages import Arrived, Event, LogEntry, Lost, Rejected, TrainResult
 from fedecho.report import events as facts
 from fedecho.report import write_report
-from fedecho.core.keys import Key
+from fedecho.runs import delays as observed
+from fedecho.runs.folder import RunFolder
+from fedecho.simulation.build import build
+from fedecho.simulation.population import Population
+from fedecho.simulation.settings import PopulationConfig
 
 SOURCE: dict[str, Any] = {
     "experiment": {"updates": 400, "eval_every": 400},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-from typing import Any
-import numpy as np
 import platform
 import time
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
 import torch
+
 
 class Clock:
     """Wall seconds over all sittings of a run."""

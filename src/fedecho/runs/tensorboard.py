@@ -6,12 +6,12 @@ purged and written again, so no step comes twice.
 
 from __future__ import annotations
 
-from ..core.errors import MissingExtra
-from collections.abc import Iterable
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-import time
+
+from ..core.errors import MissingExtra
 
 FOLDER = "tensorboard"
 """In the run folder."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+from torch import Tensor
+
 from ..core.errors import RecordError
 from ..core.messages import TrainResult
 from .files import save_tensors
-from pathlib import Path
-from safetensors import safe_open
-from torch import Tensor
-import json
+
 
 def save_update(path: Path, update: TrainResult) -> None:
     """An update as a file: its tensors, and the rest in the header."""
