@@ -31,7 +31,7 @@ from fedecho.learning.models.pooling import max_pool
 from fedecho.learning.models.resnet import ResNet18
 from fedecho.learning.settings import ClientConfig
 from fedecho.objectives.classification import Classification
-from fedecho.stages.compute import Distillation
+from fedecho.stages.compute import LOGITS, Distillation
 
 KEY = Key(11)
 CLOSE = 1e-9
@@ -170,7 +170,7 @@ def test_a_jobs_result_depends_on_its_own_address_and_on_nothing_else() -> None:
 
     config = ClientConfig(batch_size=8)
     one, other = (learner(build, federation((2, 8, 8)), config) for _ in range(2))
-    model, task = one.initial(), Task(3, 2, 1, 0.0, {"predict": 1.0})
+    model, task = one.initial(), Task(3, 2, 1, 0.0, request=Request(1.0, LOGITS))
     first = one.train(task, model)
     torch.manual_seed(1234)
     one.distill(model, lambda z, _: z.square().sum(), Distillation(2, 5, 0.1, 1.0, "adam"), Key(0))
@@ -204,7 +204,7 @@ def test_channels_last_agrees_with_contiguous() -> None:
     last, contiguous = (learner(Small, data, config, memory_format=f).in_float64() for f in ("auto", "contiguous"))
     assert last.channels_last
     assert not contiguous.channels_last
-    task = Task(1, 0, 0, 0.0, {"predict": 1.0})
+    task = Task(1, 0, 0, 0.0, request=Request(1.0, LOGITS))
     updates = [one.train(task, one.initial()) for one in (last, contiguous)]
     states = [
         one.state_dict(Model(1, update.weights, update.buffers))
@@ -294,7 +294,7 @@ def test_a_model_whose_parameters_are_not_all_float32_or_all_float64_is_refused(
 def test_batch_norm_statistics_travel_apart_from_the_weights() -> None:
     config = ClientConfig(epochs=1, batch_size=8)
     one = learner(Small, federation((2, 8, 8)), config).in_float64()
-    model, task = one.initial(), Task(1, 0, 0, 0.0, {"predict": 1.0})
+    model, task = one.initial(), Task(1, 0, 0, 0.0, request=Request(1.0, LOGITS))
     update = one.train(task, model)
     module, _ = plain_sgd(one, model, Small(), task, config)
     assert_same_model(one, Model(1, update.weights, update.buffers), module, CLOSE)

@@ -114,6 +114,11 @@ class Learner:
         return self._flat.module
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights: float32, or float64."""
+        return self._flat.layout.dtype
+
+    @property
     def channels_last(self) -> bool:
         """Whether images lie with their channels last."""
         return self._flat.layout.channels_last
@@ -147,8 +152,9 @@ class Learner:
         return replace(self.data, inputs=inputs, unlabeled=unlabeled)
 
     def in_float64(self) -> Learner:
-        """A learner of the initial model that computes in float64, to compare two ways of computing the same: in float32
-        two correct kernels may take two sides of a ReLU."""
+        """A learner of the initial model that computes in float64, to compare two ways of computing the same.
+
+        In float32 two correct kernels may take two sides of a ReLU."""
         self._load(self._initial)
         module = copy.deepcopy(self.module).double()
         memory_format: MemoryFormat = "channels_last" if self.channels_last else "contiguous"
