@@ -18,7 +18,6 @@ from pages import Reader, figures_of, painted, tables_of, unpacked, words
 
 from fedecho import ConfigError, MissingExtra, RecordError
 from fedecho.cli.main import main
-from fedecho.core.errors import Interrupted
 from fedecho.objectives.base import Metric
 from fedecho.report import events, metrics, write_report
 from fedecho.report.curves import Axis, MethodLines, curves, mean_line
@@ -39,22 +38,6 @@ TABLE_IDS = {
     *("t-cost", "t-shares", "t-refused", "t-clients-0", "t-clients-1", "t-clients-2"),
     *("t-differ", "t-common", "t-environment", "t-runs"),
 }
-
-
-class Stopper:
-    """Stops a run after so many evaluations, as Ctrl-C would."""
-
-    def __init__(self, evaluations: int) -> None:
-        self.left = evaluations
-
-    def started(self, setup: object) -> None: ...
-
-    def progressed(self, setup: object) -> None:
-        if self.left <= 0:
-            raise Interrupted("stopped")
-
-    def evaluated(self, row: object) -> None:
-        self.left -= 1
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,22 @@ from fedecho.report.settings import environment_differences
 from fedecho.studies.runs import Run
 
 
+class Stopper:
+    """Stops a run after so many evaluations, as Ctrl-C would."""
+
+    def __init__(self, evaluations: int) -> None:
+        self.left = evaluations
+
+    def started(self, setup: object) -> None: ...
+
+    def progressed(self, setup: object) -> None:
+        if self.left <= 0:
+            raise Interrupted("stopped")
+
+    def evaluated(self, row: object) -> None:
+        self.left -= 1
+
+
 def with_values(
     monkeypatch: pytest.MonkeyPatch, comparison: Path, values: dict[str, list[float]], **changes: Any
 ) -> room.Group:
