@@ -171,7 +171,7 @@ def failing(node: int, job: int, reply: Message) -> Message:
             "refuse",
             "its metrics do not say how many examples it has under 'num-examples' (they are: 'train_loss')",
         ),
-        (reshaped, "refuse", "array 'out.bias' is float32[11], not float32[10]"),
+        (reshaped, "refuse", "array 'out.bias' is float32[11], not floating-point numbers [10]"),
         (unreadable, "refuse", "array 'out.bias' cannot be read"),
         (fewer, "refuse", "its 8 arrays are not the model's 9: without 1 that it has (out.bias)"),
         (no_arrays, "refuse", "it holds 0 array records and none is called 'arrays'"),
