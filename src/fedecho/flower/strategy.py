@@ -28,13 +28,12 @@ from ..experiment.run import drive
 from ..experiment.setup import Setup
 from ..learning.learner import Learner
 from ..runs.folder import RunFolder
-from ..server.server import Server
 from ..server.stage_runner import common_format
 from .arguments import argument_faults, concurrency_setting, import_name, range_faults, split_settings
 from .arrays import LEGACY_KEYS, Arrays, Keys
 from .codec import RecordCodec
 from .journal import Journal, Story, numbers
-from .state import open_folder, restore
+from .state import note_stop, open_folder, restore
 from .transport import FlowerTransport
 
 log = logging.getLogger("flwr")
@@ -254,7 +253,7 @@ class Asynchronous(Strategy):
 
         try:
             setup = prepare_live(config, read, self._model, self._unlabeled, judge, lambda _, m: arrays[0].tensors(m))
-            stop.append(lambda version: end_at(setup.server, version))
+            stop.append(lambda version: end_at(setup, folder, max(1, version)))
             codec = self._codec(setup, arrays[0], train_config or ConfigRecord())
             timeout_s = LONGEST_TASK_S if timeout is None else timeout
             return self._serve(setup, folder, story, codec, grid, timeout_s, evaluate_config or ConfigRecord())
@@ -363,6 +362,8 @@ class Asynchronous(Strategy):
             time.sleep(1)
 
 
-def end_at(server: Server, version: int) -> None:
-    """Let the run end with the version that was just made."""
-    server.stop = dataclasses.replace(server.stop, versions=max(1, version))
+def end_at(setup: Setup, folder: RunFolder | None, version: int) -> None:
+    """Let the run end with this version, which was just made."""
+    setup.server.stop = dataclasses.replace(setup.server.stop, versions=version)
+    if folder is not None:
+        note_stop(folder, setup.config, version)
