@@ -19,7 +19,7 @@ from torch import Tensor
 from ..algorithms.base import Algorithm
 from ..core import topk as sparse
 from ..core.formats import PredictionFormat
-from ..core.messages import Extra, Model, TrainResult
+from ..core.messages import Model, TrainResult
 from .norms import NormHistory
 from .settings import ServerConfig
 
@@ -216,7 +216,7 @@ def _fault_of_vector(name: str, value: Tensor, like: Tensor) -> Refusal | None:
     return None
 
 
-def _fault_of_extra(extra: Extra, reports: tuple[str, ...], weights: Tensor) -> Refusal | None:
+def _fault_of_extra(extra: object, reports: tuple[str, ...], weights: Tensor) -> Refusal | None:
     """What the client rule reports: the vectors [d] of `reports`, and other plain numbers or tensors no longer."""
     if type(extra) is not dict and not isinstance(extra, Mapping):
         return Refusal("type", f"extra must be names with values; got a {type(extra).__name__[:40]}")
@@ -244,7 +244,9 @@ def _fault_of_extra(extra: Extra, reports: tuple[str, ...], weights: Tensor) -> 
 
 def _fault_of_value(name: str, value: object, weights: Tensor) -> Refusal | None:
     """Anything but a finite number or a plain, finite tensor of no more numbers than the model."""
-    if type(value) in _PLAIN or isinstance(value, Real):
+    if isinstance(value, bool):
+        return None
+    if _number(value):
         return None if _finite(value) else Refusal("not_finite", f"{name!r} is not finite")
     if (refusal := _fault_of_kind(repr(name), value, weights)) is not None:
         return refusal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from ..core.messages import Task
 
@@ -15,6 +15,7 @@ class Snapshot(Generic[Content]):
     """A container as it is now. It shares the original until that changes, and has a copy of its own from then on."""
 
     __slots__ = ("__weakref__", "_content")
+    _content: Content
 
     def __init__(self, original: Content) -> None:
         self._content = original
@@ -66,15 +67,16 @@ class Snapshots(Generic[Kind]):
         original: the container.
     """
 
-    def __init__(self, kind: type[Kind], original: list[int] | dict[int, Task]) -> None:
-        self._kind, self._original = kind, original
+    def __init__(self, kind: type[Kind], original: Any) -> None:
+        self._kind: type[Kind] = kind
+        self._original = original
         self._last: weakref.ref[Kind] | None = None
 
     def take(self) -> Kind:
         """The container as it is now. While it does not change, all share one snapshot."""
         snapshot = None if self._last is None else self._last()
         if snapshot is None:
-            snapshot = self._kind(self._original)  # type: ignore[arg-type]
+            snapshot = self._kind(self._original)
             self._last = weakref.ref(snapshot)
         return snapshot
 
