@@ -346,8 +346,3 @@ def _accept_detail(admitted: Admitted, waited_s: float) -> dict[str, float | str
     }
     metrics = {f"client.{name}" if name in detail else name: value for name, value in admitted.metrics.items()}
     return {**detail, **metrics}
-
-
-def _is_whole(number: object) -> TypeGuard[int]:
-    """Whether this is a whole number; a truth value is none."""
-    return type(number) is int
