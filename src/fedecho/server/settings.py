@@ -53,9 +53,9 @@ class ServerConfig:
         max_change_ratio: > 0 or inf; likewise an update whose change is this many times longer than what is usual: a
             client whose local training blew up, or a hostile one. Usual is the highest median so far of the clients'
             latest norms, each client counting once (see `fedecho.server.norms`); it is known from ten changes on, of as
-            many clients or of more than half of them. Where most clients' changes become longer, they are accepted again. Neither
-            limit applies with a stage that bounds each change itself (`central_dp`): such a stage clips what is too
-            long, and a refusal would depend on norms that its ε does not cover.
+            many clients or of more than half of them. Where most clients' changes become longer, they are accepted
+            again. Neither limit applies with a stage that bounds each change itself (`central_dp`): such a stage clips
+            what is too long, and a refusal would depend on norms that its ε does not cover.
         aggregate_s: ≥ 0, seconds of the clock charged for an aggregation.
         predict_s: ≥ 0, seconds charged for one inference pass over U where the server makes it.
         stage_s: ≥ 0, seconds charged for one run of a stage: after an aggregation, or where it revises a change.
