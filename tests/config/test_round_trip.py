@@ -154,18 +154,15 @@ def test_round_trip_of_everything(tmp_path: Path) -> None:
         part = getattr(config, name)
         defaults = type(part)()
         for f in dataclasses.fields(part):
-            alone = (
-                (name, f.name)
-                in {
-                    ("executor", "name"),
-                    ("executor", "address"),
-                    ("transport", "name"),
-                    ("population", "assignment"),
-                    ("population", "slow_s"),
-                    ("population", "availability"),
-                    ("population", "options"),
-                }
-            )  # one choice; asks for it; leaves tables out; excludes counts; asks for a regime; excludes a fraction; own
+            alone = (name, f.name) in {
+                ("executor", "name"),
+                ("executor", "address"),
+                ("transport", "name"),
+                ("population", "assignment"),
+                ("population", "slow_s"),
+                ("population", "availability"),
+                ("population", "options"),
+            }  # settings that exclude others of this test, or ask for them
             assert f.name in table or alone, f"{name}.{f.name} is not in this test"
             assert alone or getattr(part, f.name) != getattr(defaults, f.name), f"{name}.{f.name} is the default here"
     stage = given["stages"][0]
