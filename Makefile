@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help browser install demo test test-slow lint bench bench-peers docs clean
+.PHONY: help browser install demo test test-pythons test-slow lint bench bench-peers docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -38,6 +38,18 @@ demo: $(VENV)/.core ## FedBuff, CA2FL and FedEcho on digits, where the slow clie
 test: $(VENV)/.dev $(VENV)/.browser ## the tests, without the slow ones
 	$(BIN)/python -m pytest
 
+# Each other version has an environment of its own below .venv-X.Y; extras that it lacks are skipped with the reason.
+PYTHONS ?= 3.10 3.12 3.13
+test-pythons: $(VENV)/.browser ## the tests on other Python versions that are installed (PYTHONS="3.10 3.12 3.13")
+	@for version in $(PYTHONS); do \
+		python=$$(command -v python$$version || ls $$HOME/.pyenv/versions/$$version.*/bin/python 2> /dev/null | tail -n 1); \
+		if [ -z "$$python" ]; then echo "Python $$version is not installed: skipped"; continue; fi; \
+		echo "Python $$version ($$python)"; \
+		test -x .venv-$$version/bin/python || "$$python" -m venv .venv-$$version || exit 1; \
+		.venv-$$version/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' || exit 1; \
+		.venv-$$version/bin/python -m pytest || exit 1; \
+	done
+
 test-slow: $(VENV)/.dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
@@ -57,4 +69,4 @@ docs: $(VENV)/.dev ## the API's pages, into build/docs
 	$(BIN)/pdoc --output-directory build/docs fedecho
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-3.* build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,8 +4,8 @@
 
 LeNet-5 on Fashion-MNIST (50 clients, about 1,160 images each), two epochs, Q = 10 distillation steps on batches of 50;
 for several sizes of the unlabeled set, and with at most 200 images a client. Both are real runs of the same clients
-on the same jobs, without evaluation; who begins alternates from pair to pair. Beside the ratio stands what of FedEcho's
-time goes into predictions on U, by its own clock.
+on the same jobs, without evaluation; the two take turns to run first. Below each ratio is the share of FedEcho's time
+that the predictions on U take, by its own clock.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
         configs = {n: Config.load(given.config, n, [*common, f"experiment.updates={updates}"]) for n in METHODS}
         ratios, shares = [], []
         for pair in range(given.pairs):
-            took = {}
+            seconds = {}
             for name in METHODS if pair % 2 == 0 else reversed(METHODS):
-                took[name], setup, _ = engine(configs[name])
+                seconds[name], setup, _ = engine(configs[name])
                 if name == "fedecho":
-                    shares.append(100 * setup.learner.seconds["infer_s"] / took[name])
-            ratios.append(took["fedecho"] / took["fedbuff"])
+                    shares.append(100 * setup.learner.seconds["infer_s"] / seconds[name])
+            ratios.append(seconds["fedecho"] / seconds["fedbuff"])
         yield Row(f"FedEcho over FedBuff: {case}", ratios, "", target)
         yield Row("  of FedEcho's time, predictions on U", shares, "%")
 

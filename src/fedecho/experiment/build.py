@@ -10,12 +10,13 @@ from ..config.config import Config
 from ..core.errors import ConfigError
 from ..core.keys import Key
 from ..core.mapped import to_mmap
-from ..data.federation import federation
+from ..data.federation import Federation, federation
 from ..executors import processes
 from ..executors.arena import SharedArena
 from ..learning import models
 from ..server.server import Server
 from ..simulation.build import build
+from ..simulation.population import Population
 from .judging import make_judge
 from .limits import check_device, check_memory, check_objective
 from .setup import Simulation
@@ -39,17 +40,7 @@ def prepare(config: Config) -> Simulation:
     if parallel:
         processes.prepare()
     key = Key(config.experiment.seed)
-    settings = {f.name: getattr(config.population, f.name) for f in dataclasses.fields(config.population)}
-    population = build(config.data.clients, key, **settings)
-    brings = models.tokenizer_of(config.model.name, config.data.tokenizer)
-    data = federation(config.data, key.fold("data"), population.members("slow"), None, brings)
-    if config.population.availability == "data":  # whose hours a client has is known once the data are dealt
-        if data.hours is None:
-            raise ConfigError(
-                f"population.availability is 'data', and data.dataset {config.data.dataset!r} with data.partition "
-                f"{config.data.partition!r} does not say when its clients are active; take chat and a natural split"
-            )
-        population = population.at_hours(data.hours)
+    population, data = _population_and_data(config, key)
     check_device(config.experiment.device)
     learner = make_learner(config, data)
     check_objective(config, learner.objective)
@@ -93,3 +84,19 @@ def prepare(config: Config) -> Simulation:
         executor=executor,
         set_up_s=set_up_s,
     )
+
+
+def _population_and_data(config: Config, key: Key) -> tuple[Population, Federation]:
+    """Who is how slow, and who holds what."""
+    settings = {f.name: getattr(config.population, f.name) for f in dataclasses.fields(config.population)}
+    population = build(config.data.clients, key, **settings)
+    brings = models.tokenizer_of(config.model.name, config.data.tokenizer)
+    data = federation(config.data, key.fold("data"), population.members("slow"), None, brings)
+    if config.population.availability == "data":  # whose hours a client has is known once the data are dealt
+        if data.hours is None:
+            raise ConfigError(
+                f"population.availability is 'data', and data.dataset {config.data.dataset!r} with data.partition "
+                f"{config.data.partition!r} does not say when its clients are active; take chat and a natural split"
+            )
+        population = population.at_hours(data.hours)
+    return population, data

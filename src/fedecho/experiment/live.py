@@ -51,18 +51,8 @@ def prepare_live(
     key = Key(config.experiment.seed)
     check_device(config.experiment.device)
     objective = Classification() if config.objective is None else config.objective
-    learner, outputs = None, None
-    if any(stage.needs_compute for stage in config.stages):
-        if build is None:
-            raise ConfigError(f"{config.method} learns on the server: give it `model`, which builds the module")
-        predicting = any(stage.needs_predictions for stage in config.stages)
-        if unlabeled is None or (predicting and not len(unlabeled)):
-            few = "" if predicting else "; [0, *shape] does, for it looks at no real input"
-            raise ConfigError(
-                f"{config.method} needs `unlabeled`: give it the public inputs, [|U|, *shape] float32{few}"
-            )
-        learner = public_learner(build, unlabeled, key, config.experiment.device, objective)
-        outputs = (learner.prediction_count, learner.classes)
+    learner = _server_learner(config, build, unlabeled, key, objective)
+    outputs = None if learner is None else (learner.prediction_count, learner.classes)
     initial = read(learner)
     check_memory(config, len(initial.weights), outputs or (0, 0))
     clients = config.data.clients
@@ -89,6 +79,29 @@ def prepare_live(
         objective=objective.name,
         metrics=objective.metrics if metrics is None else tuple(metrics),
     )
+
+
+def _server_learner(
+    config: Config,
+    build: Callable[[], nn.Module] | None,
+    unlabeled: Tensor | None,
+    key: Key,
+    objective: Objective,
+) -> Learner | None:
+    """The learner of a server whose stages predict or distil; None where no stage does.
+
+    Raises:
+        ConfigError: when the model or U is missing.
+    """
+    if not any(stage.needs_compute for stage in config.stages):
+        return None
+    if build is None:
+        raise ConfigError(f"{config.method} learns on the server: give it `model`, which builds the module")
+    predicting = any(stage.needs_predictions for stage in config.stages)
+    if unlabeled is None or (predicting and not len(unlabeled)):
+        few = "" if predicting else "; [0, *shape] does, for it looks at no real input"
+        raise ConfigError(f"{config.method} needs `unlabeled`: give it the public inputs, [|U|, *shape] float32{few}")
+    return public_learner(build, unlabeled, key, config.experiment.device, objective)
 
 
 def public_learner(

@@ -5,6 +5,7 @@ One module serves every client; see `flat` for how its weights lie.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -113,6 +114,11 @@ class Learner:
         return self._flat.module
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights: float32, or float64."""
+        return self._flat.layout.dtype
+
+    @property
     def channels_last(self) -> bool:
         """Whether images lie with their channels last."""
         return self._flat.layout.channels_last
@@ -144,6 +150,16 @@ class Learner:
             part.contiguous(memory_format=memory_format) for part in (self.data.inputs, self.data.unlabeled)
         )
         return replace(self.data, inputs=inputs, unlabeled=unlabeled)
+
+    def in_float64(self) -> Learner:
+        """A learner of the initial model that computes in float64, to compare two ways of computing the same.
+
+        In float32 two correct kernels may take two sides of a ReLU."""
+        self._load(self._initial)
+        module = copy.deepcopy(self.module).double()
+        memory_format: MemoryFormat = "channels_last" if self.channels_last else "contiguous"
+        parts = (self.data, self.client, self._key, self.rule, str(self.device), memory_format, self.objective)
+        return Learner(lambda: module, *parts)
 
     def publish(self, unlabeled: Tensor) -> None:
         """Take another U, [|U|, *shape]."""

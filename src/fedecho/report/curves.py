@@ -194,10 +194,15 @@ def _names_at_the_ends(ends: Sequence[tuple[float, MethodLines]], axis: Figure, 
     low, high = axis.get("range") or (min(heights), max(heights))
     pixels = [height * (one - low) / (high - low) if high > low else 0.0 for one in heights]
     shifted: dict[int, float] = {}
-    last = -math.inf
-    for place in sorted(range(len(ends)), key=lambda place: pixels[place]):
-        last = max(pixels[place], last + apart)
-        shifted[place] = last - pixels[place]
+    from_below = sorted(range(len(ends)), key=lambda place: pixels[place])
+    position = -math.inf
+    for place in from_below:
+        position = max(pixels[place], position + apart)
+        shifted[place] = position - pixels[place]
+    position = height + apart / 2  # the topmost name stays inside, and pushes the others down
+    for place in reversed(from_below):
+        position = min(pixels[place] + shifted[place], position - apart)
+        shifted[place] = position - pixels[place]
     return [
         {
             "xref": "paper",

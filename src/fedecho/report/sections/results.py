@@ -83,8 +83,9 @@ class Column:
 
 def _with_columns(
     methods: Sequence[Method], columns: Sequence[Column], places: Callable[[Sequence[float | None]], int]
-) -> tuple[list[str], list[list[Cell]]]:
-    """Headings and rows; a column that no method has is left out. `places` gives the digits of the whole table."""
+) -> tuple[list[str], list[list[Cell]], int]:
+    """Headings, rows and the digits of the whole table, which `places` takes from the half-widths of all intervals. A
+    column that no method has is left out."""
     values = {column.name: [column.value(method) for method in methods] for column in columns}
     columns = [column for column in columns if any(values[column.name])]
     widths = [one.half_width for column in columns for one in values[column.name] if one is not None]
@@ -97,7 +98,7 @@ def _with_columns(
             text = plus_minus(one.mean, one.half_width, digits, scale=column.scale) if one is not None else "–"
             stressed = best is not None and len(methods) > 1 and one is not None and one.mean == best(known)
             row.append(Cell(text, "best" if stressed else ""))
-    return ["method", *(column.name for column in columns)], rows
+    return ["method", *(column.name for column in columns)], rows, digits
 
 
 def _comparison(group: Group, metric: Metric, table_id: str) -> Table | None:
@@ -125,15 +126,18 @@ def _comparison(group: Group, metric: Metric, table_id: str) -> Table | None:
                 best,
             )
         )
-    header, rows = _with_columns(methods, columns, lambda widths: metrics.decimals(metric, widths))
-    text_columns: frozenset[int] = frozenset()
     reference = group.ranked[0]
+    judged = to_reference(group, reference, metric)
+    differences = [one.difference.half_width for one in judged.values()]
+    header, rows, digits = _with_columns(
+        methods, columns, lambda widths: metrics.decimals(metric, [*widths, *differences])
+    )
+    text_columns: frozenset[int] = frozenset()
     if len(methods) > 1:
-        judged = to_reference(group, reference, metric)
         unit = "points" if metric.share else metric.label
         header = [*header[:2], f"{unit} to {reference.label}", "verdict", *header[2:]]
         rows = [
-            [*row[:2], *_difference_cells(method, reference, judged, metric), *row[2:]]
+            [*row[:2], *_difference_cells(method, reference, judged, metric, digits), *row[2:]]
             for method, row in zip(methods, rows, strict=True)
         ]
         text_columns = frozenset({3})
@@ -142,7 +146,9 @@ def _comparison(group: Group, metric: Metric, table_id: str) -> Table | None:
     return Table(table_id, title, header, rows, text_columns, _comparison_note(group, metric, methods), styles)
 
 
-def _difference_cells(method: Method, reference: Method, judged: dict[str, Judged], metric: Metric) -> list[Cell]:
+def _difference_cells(
+    method: Method, reference: Method, judged: dict[str, Judged], metric: Metric, digits: int
+) -> list[Cell]:
     """The difference to the reference, and the verdict."""
     if method.label == reference.label:
         return [Cell("–"), Cell("reference", "soft")]
@@ -150,13 +156,12 @@ def _difference_cells(method: Method, reference: Method, judged: dict[str, Judge
     if one is None:
         reason = "failed" if method.failed(metric) else "no seed in common"
         return [Cell("–"), Cell(reason, "soft")]
-    return [Cell(_difference(one, metric)), Cell(one.verdict, STRESS.get(one.verdict, "soft"))]
+    return [Cell(_difference(one, metric, digits)), Cell(one.verdict, STRESS.get(one.verdict, "soft"))]
 
 
-def _difference(judged: Judged, metric: Metric) -> str:
+def _difference(judged: Judged, metric: Metric, digits: int) -> str:
     gap = judged.difference
-    places = metrics.decimals(metric, [gap.half_width])
-    return plus_minus(gap.mean, gap.half_width, places, scale=metrics.scale(metric), sign=True)
+    return plus_minus(gap.mean, gap.half_width, digits, scale=metrics.scale(metric), sign=True)
 
 
 def _comparison_note(group: Group, metric: Metric, methods: Sequence[Method]) -> str:
@@ -218,7 +223,7 @@ def _cost(group: Group, metric: Metric, table_id: str) -> Table:
         Column("of these the server's", server_s),
         Column(f"peak memory,{NBSP}MiB", of_results("peak_memory_mb")),
     ]
-    header, rows = _with_columns(methods, columns, lambda widths: 1)
+    header, rows, _ = _with_columns(methods, columns, lambda widths: 1)
     note = (
         f"{INTERVAL[:1].upper()}{INTERVAL[1:]}. Seconds and memory are of the machine that {group.host}; the server's: "
         "predictions on U, distillation, aggregation."
@@ -255,6 +260,7 @@ def _pairs(group: Group, metric: Metric, table_id: str) -> Table | None:
     if len(methods) < 3:
         return None
     judged = every_pair(group, metric)
+    digits = metrics.decimals(metric, [one.difference.half_width for one in judged.values()])
     rows = []
     for one in methods:
         cells = [Cell(one.label)]
@@ -263,7 +269,7 @@ def _pairs(group: Group, metric: Metric, table_id: str) -> Table | None:
             if pair is None:
                 cells.append(Cell("–", "soft"))
             else:
-                text = f"{_difference(pair, metric)}{NBSP}{SIGNS.get(pair.verdict, '')}".rstrip(NBSP)
+                text = f"{_difference(pair, metric, digits)}{NBSP}{SIGNS.get(pair.verdict, '')}".rstrip(NBSP)
                 cells.append(Cell(text, STRESS.get(pair.verdict, "soft")))
         rows.append(cells)
     unit = "points of " if metric.share else ""
