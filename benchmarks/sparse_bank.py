@@ -126,9 +126,7 @@ def runs(args: argparse.Namespace, ks: list[int], out: Path) -> None:
             perplexities[k].append(perplexity)
             apart = perplexities[k][-1] / perplexities[0][-1] - 1
             print(f"{seed:4d}   {name:8s} {perplexities[k][-1]:12.3f} {apart:+14.3%} {result.wall_s:10.0f}", flush=True)
-    print(
-        f"\nperplexity, and paired differences to the dense bank over {args.seeds} seeds ± half a 95 % interval"
-    )
+    print(f"\nperplexity, and paired differences to the dense bank over {args.seeds} seeds ± half a 95 % interval")
     for k, name in names.items():
         relative = [one / dense - 1 for one, dense in zip(perplexities[k], perplexities[0], strict=True)]
         mean, half_width = mean_interval(relative)
