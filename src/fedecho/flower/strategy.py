@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result as FlowerResult
@@ -30,7 +31,7 @@ from ..learning.learner import Learner
 from ..runs.folder import RunFolder
 from ..server.stage_runner import common_format
 from .arguments import argument_faults, concurrency_setting, import_name, range_faults, split_settings
-from .arrays import LEGACY_KEYS, Arrays, Keys
+from .arrays import LEGACY_KEYS, Arrays, both_ways
 from .codec import RecordCodec
 from .journal import Journal, Story, numbers
 from .state import note_stop, open_folder, restore
@@ -145,8 +146,7 @@ class Asynchronous(Strategy):
         self._seed, self._least, self._fraction = seed, min_available_nodes, fraction_evaluate
         self._refresh_s, self._patience = refresh_s, patience
         self._choose_nodes, self._stop_when = choose_nodes, stop_when
-        own_keys = Keys(arrayrecord_key, configrecord_key, weighted_by_key, arrayrecord_key, configrecord_key)
-        self._keys = LEGACY_KEYS if legacy else own_keys
+        self._keys = LEGACY_KEYS if legacy else both_ways(arrayrecord_key, configrecord_key, weighted_by_key)
         self._judged_by = {"accuracy": accuracy_key, "loss": loss_key}
         called = self.method or method or "fedbuff"
         rule, *stages = ALIASES.get(called, called).split("+")
@@ -236,7 +236,7 @@ class Asynchronous(Strategy):
         folder, config = open_folder(
             self._run_dir, self._tables_of(num_rounds), self._seed is not None, lambda: len(self._wait(grid))
         )
-        story = Story()
+        story, threads = Story(), torch.get_num_threads()
         arrays: list[Arrays] = []
         stop: list[Callable[[int], None]] = []  # known once the server is
 
@@ -258,6 +258,7 @@ class Asynchronous(Strategy):
             timeout_s = LONGEST_TASK_S if timeout is None else timeout
             return self._serve(setup, folder, story, codec, grid, timeout_s, evaluate_config or ConfigRecord())
         finally:
+            torch.set_num_threads(threads)
             if folder is not None:
                 folder.close()
 
