@@ -30,7 +30,7 @@ from ..experiment.setup import Setup
 from ..learning.learner import Learner
 from ..runs.folder import RunFolder
 from ..server.stage_runner import common_format
-from .arguments import argument_faults, concurrency_setting, import_name, range_faults, split_settings
+from .arguments import argument_faults, concurrency_setting, import_name, raise_faults, range_faults, split_settings
 from .arrays import LEGACY_KEYS, Arrays, both_ways
 from .codec import RecordCodec
 from .journal import Journal, Story, numbers
@@ -137,10 +137,8 @@ class Asynchronous(Strategy):
     ) -> None:
         if self.method and method:
             raise ConfigError(f"{type(self).__name__} is {self.method}; give `method` to Asynchronous")
-        faults = argument_faults(settings)
-        faults += range_faults(predictions, fraction_evaluate, refresh_s, min_available_nodes, patience)
-        if faults:
-            raise ConfigError(faults)
+        in_range = (predictions, fraction_evaluate, refresh_s, min_available_nodes, patience)
+        raise_faults(argument_faults(settings) + range_faults(*in_range))
         self._model, self._unlabeled, self._predictions = model, unlabeled, predictions
         self._run_dir = None if run_dir is None else Path(run_dir)
         self._seed, self._least, self._fraction = seed, min_available_nodes, fraction_evaluate
