@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -30,8 +31,8 @@ from fedecho.stages.bank import Bank
 from fedecho.stages.compute import LOGITS, PredictionFormat
 from fedecho.stages.echo import Echo
 from fedecho.stages.losses import CLASSES
-from fedecho.studies.compare import Job, do
-from fedecho.studies.summary import Spread
+from fedecho.studies.jobs import Job, run_job
+from fedecho.studies.statistics import mean_interval
 
 HEADER = "   k   bytes   of dense    KL(p‖p_k)   |h − h_k|   argmax differs   mass kept"
 
@@ -119,18 +120,18 @@ def runs(args: argparse.Namespace, ks: list[int], out: Path) -> None:
         for k, name in names.items():
             settings = config(args, max(k, 0), seed)
             settings = settings if k >= 0 else replace(settings, stages=())
-            result = do(Job(name, seed, settings, out / name.replace(" ", "_") / f"seed-{seed}"))
-            assert result.final_perplexity is not None
-            perplexities[k].append(result.final_perplexity)
+            result = run_job(Job(name, seed, settings, out / name.replace(" ", "_") / f"seed-{seed}"))
+            perplexity = result.metrics["perplexity"].last_5_mean
+            assert perplexity is not None
+            perplexities[k].append(perplexity)
             apart = perplexities[k][-1] / perplexities[0][-1] - 1
             print(f"{seed:4d}   {name:8s} {perplexities[k][-1]:12.3f} {apart:+14.3%} {result.wall_s:10.0f}", flush=True)
-    print(f"\nperplexity, and paired differences to the dense bank over {args.seeds} seeds ± their standard error")
+    print(f"\nperplexity, and paired differences to the dense bank over {args.seeds} seeds ± half a 95 % interval")
     for k, name in names.items():
-        apart = Spread.of([mine / dense - 1 for mine, dense in zip(perplexities[k], perplexities[0], strict=True)])
-        print(
-            f"{name:8s} {Spread.of(perplexities[k]).mean:9.3f} {apart.mean:+9.3%} ± {apart.standard_error:.3%}",
-            flush=True,
-        )
+        relative = [one / dense - 1 for one, dense in zip(perplexities[k], perplexities[0], strict=True)]
+        mean, half_width = mean_interval(relative)
+        interval = "" if half_width is None else f" ± {half_width:.3%}"
+        print(f"{name:8s} {fmean(perplexities[k]):9.3f} {mean:+9.3%}{interval}", flush=True)
 
 
 def pieces(folder: Path, size: int) -> str:

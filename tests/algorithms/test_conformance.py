@@ -93,8 +93,8 @@ def run(
 
 
 def check_versions(server: Server, log: Log) -> None:
-    made = [fact.version for fact in log.of("aggregate")]
-    assert made == list(range(1, server.model.version + 1))
+    versions = [fact.version for fact in log.of("aggregate")]
+    assert versions == list(range(1, server.model.version + 1))
     assert sum(int(fact.detail["count"]) for fact in log.of("aggregate")) + server.state.since_aggregation == len(
         log.of("accept")
     )
@@ -174,16 +174,16 @@ def test_a_stage_changes_nothing_that_it_was_given_and_old_states_stay_valid(nam
     seen: list[tuple[Any, dict[str, torch.Tensor]]] = []
 
     def continue_prompts(state: Any, first: int) -> list[torch.Tensor]:
-        made = []
+        changes_out = []
         for i in range(first, len(rows)):
             state = stage.on_update(state, changes[i], rows[i])
             seen.append((state, clones(state)))
             delta, state, _ = stage.revise(state, changes[i], model, worker, Key(i))
             seen.append((state, clones(state)))
-            made.append(delta)
+            changes_out.append(delta)
         weights, state, _ = stage.after_aggregate(state, model, worker, Key(99))
         seen.append((state, clones(state)))
-        return [*made, weights]
+        return [*changes_out, weights]
 
     begun = stage.init(N)
     first = continue_prompts(begun, 0)
@@ -243,8 +243,8 @@ def test_a_rule_keeps_no_more_than_it_declares(name: str) -> None:
     transport = transport_for(server, people, worker)
     while not server.done:
         drive(server, transport, log, events=1)
-        kept = [tensor for tensor in tensors_of(server.state.algorithm).values() if tensor.numel() == D]
-        most = max(most, len(kept))
+        held = [tensor for tensor in tensors_of(server.state.algorithm).values() if tensor.numel() == D]
+        most = max(most, len(held))
     assert most <= rule.memory(N)
     assert most > rule.memory(N) - N, "far less than declared"
 
@@ -317,9 +317,9 @@ def test_a_configuration_goes_through_toml_unchanged(method: str, tmp_path: Path
 def test_a_rule_names_its_paper_and_explains_every_setting(name: str) -> None:
     cls = algorithm_classes()[name]
     assert cls.citation.startswith("@")
-    told = (cls.__doc__ or "").partition("Attributes:")[2]
+    documented = (cls.__doc__ or "").partition("Attributes:")[2]
     for f in fields(cls):  # type: ignore[arg-type]
-        assert f"{f.name}: " in told
+        assert f"{f.name}: " in documented
 
 
 @pytest.mark.parametrize("name", algorithm_classes())
@@ -329,5 +329,7 @@ def test_a_rule_has_one_server_step_to_tune_and_four_values_for_it(name: str) ->
     assert setting in {f.name for f in fields(cls)}  # type: ignore[arg-type]
     assert len(set(values)) == 4
     assert list(values) == sorted(values)
-    made = [Config.from_dict({"experiment": {"updates": 1}, "algorithm": {"name": name, setting: v}}) for v in values]
-    assert [getattr(config.algorithm, setting) for config in made] == list(values)
+    configs = [
+        Config.from_dict({"experiment": {"updates": 1}, "algorithm": {"name": name, setting: v}}) for v in values
+    ]
+    assert [getattr(config.algorithm, setting) for config in configs] == list(values)

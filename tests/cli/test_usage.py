@@ -45,7 +45,7 @@ from fedecho.core.errors import ConfigError
         (["run", "c.toml", "--algorithm", "my_broken:Rule"], ["algorithm 'my_broken:Rule' cannot be imported ("]),
         (["run", "c.toml", "--algorithm", "my_rooms:broken"], ["algorithm.name 'my_rooms:broken' is not a dataclass"]),
         (["run", "c.toml", "--set", "model.name=my_rooms:stripes"], ["[model] my_rooms:stripes cannot be built: "]),
-        (["run", "c.toml", "--set", "data.dataset=my_rooms:Net"], ["my_rooms:Net: the function raised TypeError: "]),
+        (["run", "c.toml", "--set", "data.dataset=my_rooms:Net"], ["data.options do not fit 'my_rooms:Net': "]),
     ],
 )  # fmt: skip
 def test_bad_input(arguments: list[str], errors: list[str], own: str, capsys: Captured) -> None:

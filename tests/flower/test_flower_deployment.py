@@ -91,7 +91,7 @@ def test_a_straggler_a_killed_node_and_a_stranger(folder: Path, monkeypatch: pyt
     assert (found.versions, found.from_version) == (5, 0)
     summary = json.loads((state / "summary.json").read_text())
     assert found.model_sha256 == summary["model_sha256"]
-    assert summary["final_accuracy"] > 0.2
+    assert summary["metrics"]["accuracy"]["last_5_mean"] > 0.2
 
 
 @pytest.mark.slow
@@ -126,6 +126,43 @@ def test_the_server_app_is_killed_five_times(folder: Path, monkeypatch: pytest.M
     assert not {task for task, _ in lost} & set(accepted)
     monkeypatch.chdir(APP)
     assert replay(state).matches
+
+
+@pytest.mark.slow
+def test_the_documented_loop_restarts_a_server_app_that_was_killed(folder: Path) -> None:
+    """The line of docs/deployment.md as it stands there, in a shell; `kill -9` of the ServerApp three times."""
+    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^    (until python -m fedecho status .*)$", page, flags=re.MULTILINE)
+    state = folder / "state"
+    settings = f'num-versions=12 buffer-size=2 run-dir="{state}" straggler-s=0.0'
+    values = {
+        "python": sys.executable,
+        "RUN_DIR": state,
+        "APP": APP,
+        "CONNECTION": f"deployment --run-config '{settings}'",
+    }
+    for name, value in values.items():
+        line, count = re.subn(rf"\b{name}\b", str(value).replace("\\", r"\\"), line, count=1)
+        assert count == 1, f"{name} is not in the line"
+    with Deployment(folder, secure=False) as deployment:
+        for number in range(4):
+            deployment.start_node(number, 4)
+        with (folder / "loop.log").open("wb") as log:
+            loop = subprocess.Popen(["bash", "-c", line], stdout=log, stderr=log, env=deployment.environment)
+        try:
+            for versions in (1, 3, 5):
+                made = "select count(*) from events where kind = 'aggregate'"
+                until(lambda made=made, least=versions: (rows(state, made) or [(0,)])[0][0] >= least, 300, "a version")
+                pid = deployment.server_app()
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+            assert loop.wait(400) == 0, (folder / "loop.log").read_text()
+        finally:
+            if loop.poll() is None:
+                loop.kill()
+    assert (state / "summary.json").is_file()
+    accepted = [task for (task,) in rows(state, "select task from events where kind = 'accept' order by id")]
+    assert len(accepted) == len(set(accepted)) == 24
 
 
 @pytest.mark.slow

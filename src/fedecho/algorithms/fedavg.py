@@ -17,7 +17,7 @@ from .base import DEFAULT_CONCURRENCY, Algorithm, ClientUpdate, RunShape, sample
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """Σ n_i·Δ_i and Σ n_i of the round so far, who has answered, and when the first of them was asked."""
+    """Σ n_i·Δ_i and Σ n_i of the round so far, who has answered, and when the first of their tasks was issued."""
 
     total: Tensor
     examples: int = 0
@@ -100,9 +100,9 @@ class FedAvg(Algorithm):
         return len(state.answered) >= self.m or nobody_left or (deadline is not None and view.now_s >= deadline)
 
     def deadline_s(self, state: Cohort, view: View) -> float | None:
-        asked = [task.issued_at_s for task in view.in_flight.values()]
-        asked += [] if state.asked_s is None else [state.asked_s]
-        return min(asked) + self.round_deadline_s if self.round_deadline_s and asked else None
+        issued_s = [task.issued_at_s for task in view.in_flight.values()]
+        issued_s += [] if state.asked_s is None else [state.asked_s]
+        return min(issued_s) + self.round_deadline_s if self.round_deadline_s and issued_s else None
 
     def aggregate(self, state: Cohort, weights: Tensor, scale: float) -> tuple[Tensor, Cohort]:
         return weights + (scale * self.lr / state.examples) * state.total, Cohort(zeros(weights))

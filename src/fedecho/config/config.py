@@ -87,19 +87,20 @@ class Config:
             elif part.name == "stages":
                 tables[part.name] = [{"name": registered_name(stage), **plain(stage)} for stage in value]
             elif not simulated and part.name in ("client", "population"):
-                continue  # the clients' own affair
+                continue  # of a live federation, whose clients decide these themselves
             elif not simulated and part.name == "data":
                 tables[part.name] = {"dataset": value.dataset, "clients": value.clients}
             elif part.name == "model":
                 if not value.name:
                     continue
-                kept = {"name": value.name, "memory_format": value.memory_format}
-                tables[part.name] = {**kept, **plain(value.options)}
+                own = {"name": value.name, "memory_format": value.memory_format}
+                tables[part.name] = {**own, **plain(value.options)}
             else:
                 tables[part.name] = plain(value)
         return {name: table for name, table in tables.items() if table}
 
     def to_toml(self) -> str:
+        """The same as the text of a TOML file."""
         return tomli_w.dumps(self.to_dict())
 
     @classmethod
@@ -184,6 +185,7 @@ def with_run_defaults(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def warn_unused(lines: Sequence[str], but_not: Sequence[str] = ()) -> None:
+    """Warn of each line, except those of `but_not`."""
     for line in lines:
         if line not in but_not:
             warnings.warn(line, UnusedSettingWarning, stacklevel=2)
@@ -193,9 +195,9 @@ def _sound(name: str, part: Any, faults: list[str]) -> Any:
     """The part, or None where something in it is wrong whatever the others say; of stages, each."""
     if isinstance(part, tuple):
         return tuple(_sound(name, item, faults) for item in part)
-    found = table_faults(name, part) if dataclasses.is_dataclass(part) else []
-    faults += found
-    return None if found else part
+    part_faults = table_faults(name, part) if dataclasses.is_dataclass(part) else []
+    faults += part_faults
+    return None if part_faults else part
 
 
 def _is_live(tables: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt
 
 from ..core.bounds import AllowInf
+from ..core.imports import object_name
 from ..server.settings import Stop
 
 
@@ -19,10 +20,10 @@ class ExperimentConfig:
     Attributes:
         name: what the run is called.
         seed: every random draw follows from it.
-        updates: accepted updates.
-        versions: model versions.
-        virtual_time_s: seconds of the transport's clock.
-        eval_every: updates between evaluations.
+        updates: ≥ 1, accepted updates.
+        versions: ≥ 1, model versions.
+        virtual_time_s: > 0, seconds of the transport's clock.
+        eval_every: ≥ 1, updates between evaluations.
         evaluate: which part judges the model: "test", or "validation" (for tuning).
         device: torch device.
         continuations: of a language model, how many beginnings of test texts it continues at every evaluation, for the
@@ -50,7 +51,8 @@ class ModelConfig:
 
     Attributes:
         name: a name (`fedecho list models`), or anybody's `module:Class`, called with (shape, classes, **options); of
-            text also `hf:NAME` or `hf:./folder`, a model of Hugging Face with adapters.
+            text also `hf:NAME` or `hf:./folder`, a model of Hugging Face with adapters. In Python also the class
+            itself, which is kept as its `module:Class`.
         options: every other key of the table.
         memory_format: how images lie in memory: "auto" is channels_last for convolutions.
     """
@@ -58,6 +60,10 @@ class ModelConfig:
     name: str = "mlp"
     options: Mapping[str, Any] = field(default_factory=dict)
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+
+    def __post_init__(self) -> None:
+        if callable(self.name):
+            object.__setattr__(self, "name", object_name(self.name, "model.name"))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
 from ..core.errors import ConfigError
+from ..core.imports import object_name
 from ..core.keys import Key
 from . import natural
 from .partition import partition
@@ -26,7 +27,8 @@ class DataConfig:
     """The `[data]` table.
 
     Attributes:
-        dataset: a name (`fedecho list datasets`), `hf:NAME`, or `module:function` returning a user's own.
+        dataset: a name (`fedecho list datasets`), `hf:NAME`, or `module:function` returning a user's own; in Python
+            also that function itself, which is kept as its `module:function`.
         tokenizer: of text: what makes tokens of it (`fedecho list tokenizers`, or `hf:NAME`); None: the model's own.
         length: of text: tokens an example.
         features: of text with classes: a frozen encoder ("minilm"). Models then see its features [384], computed once.
@@ -65,6 +67,10 @@ class DataConfig:
     validation: Annotated[int, Ge(0)] = 0
     test_size: Annotated[int, Ge(1)] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if callable(self.dataset):
+            object.__setattr__(self, "dataset", object_name(self.dataset, "data.dataset"))
 
     def unused_settings(self) -> dict[str, str]:
         """Settings without effect, each with the reason."""

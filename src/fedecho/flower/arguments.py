@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..config.registry import algorithm_classes
+from ..core.errors import ConfigError
 
 INSTEAD = {
     "fraction_train": "leave it out: every free node gets work, and `concurrency` is how many work at once",
@@ -58,6 +59,12 @@ def concurrency_setting(rule: str, own: Mapping[str, Any]) -> str | None:
     cls = algorithm_classes().get(rule)
     fields = {f.name for f in dataclasses.fields(cls)} if cls is not None else set()  # type: ignore[arg-type]
     return next((name for name in ("cohort", "concurrency") if name in fields and name not in own), None)
+
+
+def raise_faults(faults: Sequence[str]) -> None:
+    """Raises ConfigError with all faults, if there is any."""
+    if faults:
+        raise ConfigError(faults)
 
 
 def split_settings(

@@ -45,6 +45,11 @@ LEGACY_KEYS = Keys("fitins.parameters", "fitins.config", "num_examples", "evalua
 """What an app with a `client_fn` (a `Client` or `NumPyClient`) calls them."""
 
 
+def both_ways(arrays: str, config: str, examples: str) -> Keys:
+    """Keys of an app that calls its records the same in both directions."""
+    return Keys(arrays, config, examples, arrays, config)
+
+
 class Arrays:
     """The arrays of a federation, by name, and where each goes: into the weights, into the buffers, or nowhere.
 

@@ -24,6 +24,8 @@ log = logging.getLogger("flwr")
 
 BEGAN = "began_at"
 """The key under which a run's folder holds when it began, in seconds since the epoch."""
+STOPPED = "stopped_of"
+"""The key under which it holds the versions that a run was started for which `stop_when` ended earlier."""
 
 
 def open_folder(
@@ -59,6 +61,8 @@ def open_folder(
 def _continued(folder: RunFolder, tables: dict[str, Any], fixed_seed: bool) -> Config:
     """The configuration of a run that goes on: as it was, but for its end."""
     before = read_toml(folder.path / "config.toml")
+    if folder.noted(STOPPED) == str(tables["experiment"]["versions"]):  # the same run: it ends where it was stopped
+        tables["experiment"]["versions"] = before["experiment"]["versions"]
     tables["data"]["clients"] = before["data"]["clients"]
     if not fixed_seed:
         tables["experiment"]["seed"] = before["experiment"]["seed"]
@@ -76,6 +80,17 @@ def _continued(folder: RunFolder, tables: dict[str, Any], fixed_seed: bool) -> C
     if later_end:
         folder.rewrite(config.to_toml())
     return config
+
+
+def note_stop(folder: RunFolder, config: Config, version: int) -> None:
+    """Write down that the run ends with this version, earlier than it was started for: a replay ends there too, and so
+    does the run when it is started again with the same number of versions."""
+    if config.experiment.versions == version:
+        return
+    folder.note(STOPPED, str(config.experiment.versions))
+    tables = config.to_dict()
+    tables["experiment"]["versions"] = version
+    folder.rewrite(Config.from_dict(tables).to_toml())
 
 
 def restore(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result as FlowerResult
@@ -28,13 +29,12 @@ from ..experiment.run import drive
 from ..experiment.setup import Setup
 from ..learning.learner import Learner
 from ..runs.folder import RunFolder
-from ..server.server import Server
 from ..server.stage_runner import common_format
-from .arguments import argument_faults, concurrency_setting, import_name, range_faults, split_settings
-from .arrays import LEGACY_KEYS, Arrays, Keys
+from .arguments import argument_faults, concurrency_setting, import_name, raise_faults, range_faults, split_settings
+from .arrays import LEGACY_KEYS, Arrays, both_ways
 from .codec import RecordCodec
 from .journal import Journal, Story, numbers
-from .state import open_folder, restore
+from .state import note_stop, open_folder, restore
 from .transport import FlowerTransport
 
 log = logging.getLogger("flwr")
@@ -137,17 +137,14 @@ class Asynchronous(Strategy):
     ) -> None:
         if self.method and method:
             raise ConfigError(f"{type(self).__name__} is {self.method}; give `method` to Asynchronous")
-        faults = argument_faults(settings)
-        faults += range_faults(predictions, fraction_evaluate, refresh_s, min_available_nodes, patience)
-        if faults:
-            raise ConfigError(faults)
+        in_range = (predictions, fraction_evaluate, refresh_s, min_available_nodes, patience)
+        raise_faults(argument_faults(settings) + range_faults(*in_range))
         self._model, self._unlabeled, self._predictions = model, unlabeled, predictions
         self._run_dir = None if run_dir is None else Path(run_dir)
         self._seed, self._least, self._fraction = seed, min_available_nodes, fraction_evaluate
         self._refresh_s, self._patience = refresh_s, patience
         self._choose_nodes, self._stop_when = choose_nodes, stop_when
-        own_keys = Keys(arrayrecord_key, configrecord_key, weighted_by_key, arrayrecord_key, configrecord_key)
-        self._keys = LEGACY_KEYS if legacy else own_keys
+        self._keys = LEGACY_KEYS if legacy else both_ways(arrayrecord_key, configrecord_key, weighted_by_key)
         self._judged_by = {"accuracy": accuracy_key, "loss": loss_key}
         called = self.method or method or "fedbuff"
         rule, *stages = ALIASES.get(called, called).split("+")
@@ -237,7 +234,7 @@ class Asynchronous(Strategy):
         folder, config = open_folder(
             self._run_dir, self._tables_of(num_rounds), self._seed is not None, lambda: len(self._wait(grid))
         )
-        story = Story()
+        story, threads = Story(), torch.get_num_threads()
         arrays: list[Arrays] = []
         stop: list[Callable[[int], None]] = []  # known once the server is
 
@@ -254,11 +251,12 @@ class Asynchronous(Strategy):
 
         try:
             setup = prepare_live(config, read, self._model, self._unlabeled, judge, lambda _, m: arrays[0].tensors(m))
-            stop.append(lambda version: end_at(setup.server, version))
+            stop.append(lambda version: end_at(setup, folder, max(1, version)))
             codec = self._codec(setup, arrays[0], train_config or ConfigRecord())
             timeout_s = LONGEST_TASK_S if timeout is None else timeout
             return self._serve(setup, folder, story, codec, grid, timeout_s, evaluate_config or ConfigRecord())
         finally:
+            torch.set_num_threads(threads)
             if folder is not None:
                 folder.close()
 
@@ -363,6 +361,8 @@ class Asynchronous(Strategy):
             time.sleep(1)
 
 
-def end_at(server: Server, version: int) -> None:
-    """Let the run end with the version that was just made."""
-    server.stop = dataclasses.replace(server.stop, versions=max(1, version))
+def end_at(setup: Setup, folder: RunFolder | None, version: int) -> None:
+    """Let the run end with this version, which was just made."""
+    setup.server.stop = dataclasses.replace(setup.server.stop, versions=version)
+    if folder is not None:
+        note_stop(folder, setup.config, version)

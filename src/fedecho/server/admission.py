@@ -244,7 +244,9 @@ def _fault_of_extra(extra: object, reports: tuple[str, ...], weights: Tensor) ->
 
 def _fault_of_value(name: str, value: object, weights: Tensor) -> Refusal | None:
     """Anything but a finite number or a plain, finite tensor of no more numbers than the model."""
-    if type(value) in _PLAIN or isinstance(value, Real):
+    if isinstance(value, bool):
+        return None
+    if _number(value):
         return None if _finite(value) else Refusal("not_finite", f"{name!r} is not finite")
     if (refusal := _fault_of_kind(repr(name), value, weights)) is not None:
         return refusal

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -245,21 +245,16 @@ class Server:
         state.updates += 1
         state.refused_in_a_row.pop(task.client, None)
 
-    def _in_flight(self, number: object) -> Task | None:
-        """The task in flight of this number; none where it is no whole number."""
-        return self.state.in_flight.get(number) if _is_whole(number) else None
-
     def _awaited(self, number: object, log: list[LogEntry]) -> Task | None:
         """The task that an answer is for; an answer that nobody waits for is refused here."""
-        state = self.state
-        task = self._in_flight(number)
+        state, plain = self.state, _plain_int(number)
+        task = None if plain is None else state.in_flight.get(plain)
         if task is None:
-            known = _is_whole(number) and 0 <= number < state.next_task
+            known = plain is not None and 0 <= plain < state.next_task
             reason = "already answered, lost or cancelled" if known else "unknown task"
             self._count("task")
             detail: dict[str, float | str] = {"reason": reason, "refusal": "task"}
-            recordable = number if _is_whole(number) and abs(number) < 2**63 else None
-            log.append(LogEntry("refuse", state.now_s, task=recordable, detail=detail))
+            log.append(LogEntry("refuse", state.now_s, task=plain, detail=detail))
         return task
 
     def _refuse(self, task: Task, refusal: Refusal, log: list[LogEntry]) -> None:
@@ -267,11 +262,7 @@ class Server:
         self._count(refusal.kind)
         in_a_row = state.refused_in_a_row.get(task.client, 0) + 1
         state.refused_in_a_row[task.client] = in_a_row
-        detail: dict[str, float | str] = {
-            "reason": refusal.reason,
-            "refusal": refusal.kind,
-            "in_a_row": in_a_row,
-        }
+        detail: dict[str, float | str] = {"reason": refusal.reason, "refusal": refusal.kind, "in_a_row": in_a_row}
         log.append(LogEntry("refuse", state.now_s, **self._about(task), detail=detail))
 
     def _count(self, kind: RefusalKind) -> None:
@@ -290,7 +281,8 @@ class Server:
             self._jobs.release(task)
 
     def _on_lost(self, event: Lost, log: list[LogEntry]) -> None:
-        task = self._in_flight(event.task)
+        number = _plain_int(event.task)
+        task = None if number is None else self.state.in_flight.get(number)
         if task is None:  # it was cancelled, or answered after all
             return
         self._jobs.release(task)
@@ -340,6 +332,11 @@ class Server:
         return self._stages.predict(self.state, result)
 
 
+def _plain_int(number: object) -> int | None:
+    """The number, if it is a whole number that the records can hold."""
+    return number if isinstance(number, int) and type(number) is int and abs(number) < 2**63 else None
+
+
 def _accept_detail(admitted: Admitted, waited_s: float) -> dict[str, float | str]:
     """What the records say of an accepted update: the server's own numbers, and the client's metrics beside them."""
     detail: dict[str, float | str] = {
@@ -349,8 +346,3 @@ def _accept_detail(admitted: Admitted, waited_s: float) -> dict[str, float | str
     }
     metrics = {f"client.{name}" if name in detail else name: value for name, value in admitted.metrics.items()}
     return {**detail, **metrics}
-
-
-def _is_whole(number: object) -> TypeGuard[int]:
-    """Whether this is a whole number; a truth value is none."""
-    return type(number) is int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from ..core.messages import Task
 
@@ -15,9 +15,10 @@ class Snapshot(Generic[Content]):
     """A container as it is now. It shares the original until that changes, and has a copy of its own from then on."""
 
     __slots__ = ("__weakref__", "_content")
+    _content: Content
 
     def __init__(self, original: Content) -> None:
-        self._content: Content = original
+        self._content = original
 
     def detach(self) -> None:
         """Copy the original: it is about to change."""
@@ -68,7 +69,7 @@ class Snapshots(Generic[Kind]):
         original: the container.
     """
 
-    def __init__(self, kind: type[Kind], original: list[int] | dict[int, Task]) -> None:
+    def __init__(self, kind: type[Kind], original: Any) -> None:
         self._kind: type[Kind] = kind
         self._original = original
         self._last: weakref.ref[Kind] | None = None
@@ -77,7 +78,7 @@ class Snapshots(Generic[Kind]):
         """The container as it is now. While it does not change, all share one snapshot."""
         snapshot = None if self._last is None else self._last()
         if snapshot is None:
-            snapshot = self._kind(self._original)  # type: ignore[arg-type]
+            snapshot = self._kind(self._original)
             self._last = weakref.ref(snapshot)
         return snapshot
 
