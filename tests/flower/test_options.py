@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,14 @@ from fedecho import ConfigError, replay
 pytest.importorskip("flwr", reason="Flower needs Python 3.11 or later")
 
 from flower_runs import assert_equal, events
-from flwr.app import ConfigRecord, Context, Message
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.client import NumPyClient
 from flwr.clientapp import ClientApp
 
 import fedecho.flower as flower
 from fedecho.flower import transport
 from fedecho.flower.arguments import INSTEAD
+from fedecho.flower.couriers import Couriers
 from flower_nodes import LocalGrid, Net, first_arrays, judge, make_app, part, unlabeled
 
 
@@ -224,3 +227,24 @@ def test_a_new_rule_has_a_strategy_without_an_entry() -> None:
     assert issubclass(flower.FedBuff, flower.Asynchronous)
     with pytest.raises(AttributeError, match="has no attribute 'FedNothing'"):
         flower.FedNothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_couriers_that_came_back_do_not_slow_the_others_down() -> None:
+    """How often an answer is asked for depends on the couriers at work now, not on all that there ever were."""
+    couriers = Couriers(LocalGrid(1), ttl_s=60.0, refresh_s=1.0)
+    answered = threading.Event()
+
+    def report(reply: Message | None, why: str) -> None:
+        answered.set()
+
+    content = RecordDict({"arrays": first_arrays(), "config": ConfigRecord({"server-round": 1})})
+    try:
+        couriers.send(1000, MessageType.TRAIN, content, "1", report)
+        assert couriers.at_work == 1
+        assert answered.wait(60)
+        deadline = time.monotonic() + 10
+        while couriers.at_work and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert couriers.at_work == 0
+    finally:
+        couriers.close()

@@ -63,7 +63,7 @@ class Couriers:
     def __init__(self, grid: Grid, ttl_s: float, refresh_s: float) -> None:
         self._grid, self._ttl_s, self._refresh_s = grid, ttl_s, refresh_s
         self.news: queue.Queue[Answer | Nodes | Evaluated] = queue.Queue()
-        self._at_work = 0
+        self.at_work, self._counting = 0, threading.Lock()
         self._pushing = threading.Lock()
         self._closed = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -76,8 +76,17 @@ class Couriers:
         self, node: int, kind: str, content: RecordDict, group: str, report: Callable[[Message | None, str], None]
     ) -> None:
         message = Message(content=content, message_type=kind, dst_node_id=node, ttl=self._ttl_s, group_id=group)
-        self._at_work += 1
-        threading.Thread(target=self._carry, args=(message, report), daemon=True).start()
+        with self._counting:
+            self.at_work += 1
+
+        def carry() -> None:
+            try:
+                self._carry(message, report)
+            finally:
+                with self._counting:
+                    self.at_work -= 1
+
+        threading.Thread(target=carry, daemon=True).start()
 
     def watch(self) -> None:
         """Begin to look which nodes are there, if that has not begun."""
@@ -99,7 +108,7 @@ class Couriers:
         began, faults = time.monotonic(), 0
         while time.monotonic() - began < self._ttl_s:
             waited_s = time.monotonic() - began
-            pause_s = 2.0**faults if faults else max(0.02 * waited_s, 0.05, self._at_work / POLLS_PER_S)
+            pause_s = 2.0**faults if faults else max(0.02 * waited_s, 0.05, self.at_work / POLLS_PER_S)
             if self._closed.wait(min(pause_s, 30.0)):
                 return
             try:

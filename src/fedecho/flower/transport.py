@@ -299,10 +299,9 @@ class FlowerTransport:
             for task, model in held:
                 self._dispatch(task, model)
             return
-        if node in self._resting:  # as one does whose answer could not be read
-            return
-        log.warning("the answer of node %s is refused: %s", node, refused)
-        self._rest(node)
+        if node not in self._resting:  # as one does already whose answer could not be read
+            log.warning("the answer of node %s is refused: %s", node, refused)
+            self._rest(node)
         self._due.extend(Lost(self.now_s, task.id, RESTS) for task, _ in held)
 
     def _failed(self, node: int, task: int, why: str) -> None:
