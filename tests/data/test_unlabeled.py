@@ -143,7 +143,7 @@ def test_procedural_images_are_quick(kind: str) -> None:
 
 
 def test_large_images_are_drawn_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedecho.data.unlabeled.PIXELS", 28 * 28 * 3)
+    monkeypatch.setattr("fedecho.data.procedural.PIXELS", 28 * 28 * 3)
     assert unlabeled("fractals", 10, made_up(10), np.array([], dtype=np.int64), Key(0)).shape == (10, 1, 28, 28)
 
 

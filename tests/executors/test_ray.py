@@ -217,7 +217,7 @@ def test_a_run_whose_actors_are_killed_ends_as_if_nothing_had_happened_and_leave
 def test_ray_is_quiet(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text(configuration("fedbuff", "ray", experiment={"updates": 20, "eval_every": 10}).to_toml())
-    command = [sys.executable, "-W", "error", "-m", "fedecho.cli.main", "run", str(config), "--json"]
+    command = [sys.executable, "-W", "error", "-m", "fedecho", "run", str(config), "--json"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert found.stderr == ""
     assert found.stdout.startswith("{")

@@ -46,11 +46,6 @@ def holes() -> Arrays:
     return x, np.where(np.arange(len(y)) == 7, np.nan, y), test_x, test_y
 
 
-def strings() -> Arrays:
-    x, y, test_x, test_y = diabetes()
-    return x, y.astype(str), test_x, test_y.astype(str)
-
-
 def unlike() -> Arrays:
     x, y, test_x, _ = diabetes()
     return x, y, test_x, np.zeros((len(test_x), 2))
@@ -155,7 +150,6 @@ def test_what_does_not_fit_is_refused_in_a_line() -> None:
     fails("diabetes", "'echo' needs .*'regression'", stages={"name": "echo"})
     fails("diabetes", "classification needs integer labels", objective={"name": "classification"})
     fails("holes", "targets hold NaN", DataError)
-    fails("strings", "expected integers", DataError)
     fails("unlike", "a train target is .*, a test target", DataError)
     fails(
         "diabetes",

@@ -64,7 +64,7 @@ def unstopped(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[Pa
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """A `fedecho` process; returns when it has written a checkpoint, or has ended."""
     there = newest(folder)
-    command = [sys.executable, "-W", "error", "-m", "fedecho.cli.main", *arguments]
+    command = [sys.executable, "-W", "error", "-m", "fedecho", *arguments]
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )

@@ -32,6 +32,7 @@ from fedecho.learning.settings import ClientConfig
 from fedecho.report import write_report
 from fedecho.runs.folder import RunFolder
 from fedecho.studies import compare
+from fedecho.studies.jobs import run_job
 from support.runs import Stop, numbers, records
 
 pytest.importorskip("transformers")
@@ -297,8 +298,8 @@ def test_the_report_of_a_language_model(here: Path, tmp_path: Path) -> None:
     tables = {**configuration(data={"partition": "natural_coupled"}).to_dict(), "variants": {}}
     tables["population"] = {"name": "large", "class_counts": [3, 1, 2]}
     for job in compare.plan(tables, ["fedbuff", "fedecho"], [0], [], out):
-        compare.do(job)
-    compare.note(out, ["fedbuff", "fedecho"], [0], "fedecho")
+        run_job(job)
+    compare.write_manifest(out, ["fedbuff", "fedecho"], [0], "fedecho")
     page = write_report([out]).read_text(encoding="utf-8")
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found is not None

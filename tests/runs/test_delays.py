@@ -24,6 +24,7 @@ from fedecho.runs.folder import RunFolder
 from fedecho.simulation.build import build
 from fedecho.simulation.population import Population
 from fedecho.simulation.settings import PopulationConfig
+from fedecho.studies.runs import read_run
 
 SOURCE: dict[str, Any] = {
     "experiment": {"updates": 400, "eval_every": 400},
@@ -239,9 +240,9 @@ def test_a_report_does_not_need_what_the_delays_came_from(source: Path, tmp_path
     shutil.copytree(source, moved)
     config = Config.from_dict({**SOURCE, "experiment": {"updates": 20}, "population": {"from": str(moved)}})
     run(config, tmp_path / "what-if")
-    assert len(facts.read(tmp_path / "what-if", config).groups) == 12
+    assert len(facts.read(read_run(tmp_path / "what-if")).groups) == 12
     shutil.rmtree(moved)
-    assert facts.read(tmp_path / "what-if", config).groups == ()
+    assert facts.read(read_run(tmp_path / "what-if")).groups == ()
     assert "what-if" in write_report([tmp_path / "what-if"], title="what-if").read_text(encoding="utf-8")
 
 

@@ -67,7 +67,7 @@ def test_the_rule_receives_the_revised_change_and_stages_revise_in_order() -> No
     stages = [Scaled(2.0), Scaled(1.0, plus=3.0)]
     hand = Hand(FedBuff(1, lr=1.0), d=2, stages=stages, compute=compute)
     task = hand.waiting[0]
-    assert hand.sent[task].task.extra["predict"] == 0.0, "no stage asks for predictions"
+    assert hand.sent[task].task.request.predictions is None, "no stage asks for predictions"
     hand.arrive(task, delta=vec(1.0, -1.0))
     assert hand.server.model.weights.tolist() == [5.0, 1.0]
     assert hand.server.state.stages == (1, 1)
@@ -92,7 +92,7 @@ def test_a_change_that_is_refused_is_not_revised() -> None:
 
 def test_predictions_are_asked_for_where_any_stage_needs_them_and_revising_costs_declared_time() -> None:
     hand = Hand(FedBuff(1), d=6, stages=[Scaled(), Echo()], compute=worker(), outputs=(5, 3))
-    assert hand.sent[hand.waiting[0]].task.extra["predict"] == 1.0
+    assert hand.sent[hand.waiting[0]].task.request.predictions is not None
     config = replace(hand.server.config, stage_s=2.0)
     hand = Hand(FedBuff(2), d=6, stages=[Scaled()], compute=Silent(torch.zeros(6, 6)), config=config)
     hand.arrive(hand.waiting[0], at_s=1.0)

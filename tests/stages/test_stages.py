@@ -43,9 +43,9 @@ def test_a_model_that_is_not_loaded_says_the_same(memory_format: Any) -> None:
     one._load(one.initial())
     one.module.eval()
     leaf = inputs.clone().requires_grad_()
-    torch.testing.assert_close(one._apply(trained, leaf), want)
+    torch.testing.assert_close(one._flat.outputs_of(trained, leaf), want)
     torch.testing.assert_close(one.predict(trained, one.data.unlabeled), one.predict(trained))
-    (gradient,) = torch.autograd.grad(one._apply(trained, leaf).sum(), leaf)
+    (gradient,) = torch.autograd.grad(one._flat.outputs_of(trained, leaf).sum(), leaf)
     assert float(gradient.norm()) > 0
     assert all(isinstance(p, nn.Parameter) for p in one.module.parameters())
 
@@ -253,5 +253,5 @@ def test_a_real_run_restored_in_the_middle_goes_on_to_the_same_bits(name: str) -
     assert torch.equal(rest.server.model.weights, whole.server.model.weights)
     assert log.of("stage")
     if name == "fedrevive":
-        assert not any(task.extra["predict"] for task in whole.server.state.in_flight.values())
+        assert all(task.request.predictions is None for task in whole.server.state.in_flight.values())
         assert whole.learner.seconds["infer_s"] > 0, "teachers predict on generated inputs"
