@@ -341,10 +341,6 @@ def test_a_federation_has_no_labels_of_u_to_look_at() -> None:
     assert data.unlabeled.shape == (40, *data.inputs.shape[1:])
     fields = {name for name in Federation.__dataclass_fields__ if "label" in name}
     assert fields == {"labels", "label_names", "unlabeled"}
-        "labels",
-        "label_names",
-        "unlabeled",
-    }
     assert len(data.labels) == len(data.inputs), "the labels are the clients' alone"
     private = {row.numpy().tobytes() for row in data.inputs}
     assert not private & {row.numpy().tobytes() for row in data.unlabeled}
