@@ -14,7 +14,7 @@ from torch import Tensor
 
 LONGEST_HEADER = 10_000
 """Bytes of an array's header, at most."""
-MOST_METRICS = 100
+MOST_METRICS = 60
 """Metrics of one answer that are kept, at most."""
 LONGEST_NAME = 80
 """Characters of a name that came from a client, at most."""
