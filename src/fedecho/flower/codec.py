@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core.errors import ConfigError
 from ..core.messages import Model, Task, TrainResult
+from ..server.admission import MAX_EXAMPLES
 from ..stages.compute import LOGITS
 from .arrays import Arrays, Keys, as_record, digest
 from .wire import RESERVED, Unreadable, decode, metric, metrics_of, printable
@@ -25,8 +26,6 @@ PREDICTIONS = "fedecho.predictions"
 PATIENCE = 3
 """Answers without what a rule needs (or without an example count), before the first with it, after which the run is
 given up."""
-MOST_EXAMPLES = 2**40
-"""Training examples that a client may say it has, at most; the server bounds them relative to what is usual."""
 
 
 LARGEST_LOGIT = 1e3
@@ -126,7 +125,7 @@ class RecordCodec:
                 f"its metrics do not say how many examples it has under {self.keys.examples!r} (they are: {names}); "
                 "name the metric with weighted_by_key=…"
             )
-        if not 1 <= examples <= MOST_EXAMPLES or examples != int(examples):
+        if not 1 <= examples <= MAX_EXAMPLES or examples != int(examples):
             raise Unreadable(f"its example count ({self.keys.examples!r}) is {examples:g}, not a whole number from 1")
         return int(examples)
 

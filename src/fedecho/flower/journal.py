@@ -13,7 +13,7 @@ from ..core.messages import LogEntry
 from ..experiment.live_recorder import LiveRecorder
 from ..experiment.setup import Setup
 from ..runs.folder import RunFolder
-from .codec import MOST_EXAMPLES
+from ..server.admission import MAX_EXAMPLES
 from .wire import RESERVED, metrics_of
 
 log = logging.getLogger("flwr")
@@ -133,7 +133,7 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
 def _mean(details: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Means of the metrics, weighted by example counts where there are any. What has an absurd count is left out."""
     pairs = [(metrics, _count(metrics)) for metrics in map(numbers, details)]
-    pairs = [(metrics, count) for metrics, count in pairs if 0 < count <= MOST_EXAMPLES]
+    pairs = [(metrics, count) for metrics, count in pairs if 0 < count <= MAX_EXAMPLES]
     names = dict.fromkeys(name for metrics, _ in pairs for name in metrics if name not in (*RESERVED, *COUNTS))
     means = {}
     for name in names:
